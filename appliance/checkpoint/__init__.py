@@ -1,0 +1,1 @@
+"""Checkpoint folders: what is in them. The standard library alone."""

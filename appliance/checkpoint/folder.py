@@ -1,0 +1,97 @@
+"""Reads a checkpoint folder's config and shard list, and says at once what is missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import ModelFolderError
+from appliance.facts import ModelFacts
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+def read_model_facts(folder: Path) -> ModelFacts:
+    """Return what the checkpoint in ``folder`` is.
+
+    Raises ModelFolderError when the folder is missing, is no checkpoint, or lacks shards that
+    its index names.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ModelFolderError(
+            f"the model folder {folder} {what}",
+            "set APPLIANCE_MODEL_DIR to the folder that holds config.json and the shards",
+            code="model_missing",
+        )
+    config = _read_json(folder / "config.json")
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        raise _broken(folder / "config.json", "names no architectures")
+    shards = _shards(folder)
+    inner = config.get("text_config", config)
+    return ModelFacts(
+        folder=folder,
+        architecture=str(architectures[0]),
+        model_type=str(config.get("model_type", "")),
+        num_layers=_count(inner, "num_hidden_layers"),
+        num_experts=_count(inner, "num_local_experts") or _count(inner, "num_experts"),
+        max_position_embeddings=_count(inner, "max_position_embeddings"),
+        quantization=_quantization(config),
+        shard_count=len(shards),
+        weights_bytes=sum(shard.stat().st_size for shard in shards),
+    )
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if not index.exists():
+        single = folder / SINGLE
+        if not single.is_file():
+            raise _broken(folder, f"holds neither {SINGLE} nor {INDEX}")
+        return [single]
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise _broken(index, "has no weight_map")
+    names = sorted({str(name) for name in weight_map.values()})
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ModelFolderError(
+            f"{folder} lacks {len(missing)} of {len(names)} shards: {shown}",
+            "finish the download, then appliance start",
+            code="model_incomplete",
+        )
+    return [folder / name for name in names]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _broken(path.parent, f"has no {path.name}") from None
+    except (OSError, UnicodeDecodeError, ValueError) as cause:
+        raise _broken(path, f"cannot be read: {cause}") from cause
+    if not isinstance(value, dict):
+        raise _broken(path, "is no JSON object")
+    return value
+
+
+def _broken(path: Path, what: str) -> ModelFolderError:
+    return ModelFolderError(
+        f"{path} {what}",
+        "set APPLIANCE_MODEL_DIR to a complete checkpoint in Hugging Face's layout",
+        code="model_not_a_checkpoint",
+    )
+
+
+def _count(config: dict[str, Any], name: str) -> int:
+    value = config.get(name, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _quantization(config: dict[str, Any]) -> str:
+    section = config.get("quantization_config")
+    if not isinstance(section, dict):
+        return ""
+    return str(section.get("quant_algo") or section.get("quant_method") or "")

@@ -1,0 +1,275 @@
+"""The ``appliance`` command: one parser, one function a command."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvloop
+
+from appliance import __version__
+from appliance.errors import ApplianceError
+from appliance.logs import configure
+from appliance.operator import Operator, change, show_logs, show_status
+from appliance.planview import print_plan, print_settings
+from appliance.report import print_smoke, say_kilo
+from appliance.serve import Running, serve
+from appliance.settings import Settings, load_settings
+
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. Errors are one message on stderr, no traceback."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ApplianceError as error:
+        print(f"appliance: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader, head or less, has seen enough
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="appliance",
+        description="Serve one model on one box: supervise vLLM, relay the OpenAI API.",
+        epilog="Settings are APPLIANCE_* variables or a TOML file named by APPLIANCE_CONFIG; "
+        "appliance plan --settings lists them.",
+    )
+    parser.add_argument("--version", action="version", version=f"appliance {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_plan(commands)
+    _add_smoke(commands)
+    _add_status(commands)
+    _add_change(commands, "start", "start the engine", "after a stop, or after it FAILED")
+    _add_change(commands, "stop", "stop the engine", "the appliance stays, and answers 503")
+    _add_key(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, about: str, examples: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings", "the most used; all others are variables")
+    group.add_argument("--profile", metavar="BOX", help="spark, thor or demo")
+    group.add_argument("--model-dir", metavar="DIR", help="the checkpoint's folder")
+    group.add_argument("--host", metavar="ADDRESS", help="address to listen on")
+    group.add_argument("--port", metavar="N", help="port to listen on; 0 picks a free one")
+    group.add_argument("--state-dir", metavar="DIR", help="folder for keys, socket and lock")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    names = ("profile", "model_dir", "host", "port", "state_dir")
+    given = {name: getattr(options, name, None) for name in names}
+    return load_settings(overrides={name: value for name, value in given.items() if value})
+
+
+# ---- run
+
+
+def _add_run(commands: Any) -> None:
+    examples = (
+        "  appliance run                                 with the settings of the environment\n"
+        "  appliance run --profile spark --model-dir /models/Nikola\n"
+        "  APPLIANCE_ENGINE=attach APPLIANCE_ENGINE_URL=http://127.0.0.1:8000 appliance run\n"
+        "  appliance run --once                          smoke checks once ready, then exit\n"
+        "exit codes:\n"
+        "  0 SIGTERM, SIGINT, or --once and all checks passed    1 a check failed\n"
+        "  75 the port or the state folder is taken     78 the settings are wrong\n"
+        "  130/143 a second signal"
+    )
+    parser = _command(commands, "run", "start the appliance and its engine", examples, _run)
+    _add_settings_flags(parser)
+    parser.add_argument("--once", action="store_true", help="run the smoke checks, then exit")
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    configure(settings.log_format)
+    return uvloop.run(serve(settings, smoke_once if options.once else None))
+
+
+async def smoke_once(running: Running) -> int:
+    """Wait for the engine, run the smoke checks, return their exit code."""
+    ready = await until_ready(running)
+    return await asyncio.to_thread(_smoke_running, running) if ready else 1
+
+
+def _smoke_running(running: Running) -> int:
+    glitch = running.settings.profile == "demo"
+    return print_smoke(running.base_url, running.keys.client, expect_glitch=glitch)
+
+
+async def until_ready(running: Running) -> bool:
+    """Wait until the engine is ready (True), or nothing is coming any more (False)."""
+    changed = asyncio.Event()
+    forget = running.engine.listen(lambda _snapshot: changed.set())
+    started = running.engine.snapshot.spawn
+    try:
+        while True:
+            snapshot = running.engine.snapshot
+            if snapshot.is_ready:
+                return True
+            if snapshot.state == "failed" or (snapshot.spawn > started and not snapshot.is_coming):
+                print(f"the engine is {snapshot.state}: {snapshot.reason.what}", file=sys.stderr)
+                for line in snapshot.last_lines:
+                    print(f"  | {line}", file=sys.stderr)
+                if snapshot.reason.hint:
+                    print(f"  -> {snapshot.reason.hint}", file=sys.stderr)
+                return False
+            changed.clear()
+            await changed.wait()
+    finally:
+        forget()
+
+
+# ---- plan
+
+
+def _add_plan(commands: Any) -> None:
+    examples = (
+        "  appliance plan --profile thor          settings, model, and the engine's command\n"
+        "  appliance plan --shell                 the command alone, ready to paste\n"
+        "  appliance plan --json                  for programs\n"
+        "  appliance plan --settings              every setting: variable, value, meaning"
+    )
+    about = "print what a start would do, and start nothing"
+    parser = _command(commands, "plan", about, examples, _plan)
+    _add_settings_flags(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_const", const="json", dest="form")
+    form.add_argument("--shell", action="store_const", const="shell", dest="form")
+    form.add_argument("--settings", action="store_const", const="settings", dest="form")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if options.form == "settings":
+        print_settings(settings)
+        return 0
+    return print_plan(settings, options.form or "table")
+
+
+# ---- smoke
+
+
+def _add_smoke(commands: Any) -> None:
+    examples = (
+        "  appliance smoke                              the appliance of this state folder\n"
+        "  appliance smoke http://spark.local:9000 --key KEY\n"
+        "exit codes: 0 all checks passed, 1 one failed"
+    )
+    about = "check that a coding agent can work against an appliance"
+    parser = _command(commands, "smoke", about, examples, _smoke)
+    parser.add_argument("url", nargs="?", metavar="URL", help="default: the running one's address")
+    parser.add_argument("--key", help="client key; default: APPLIANCE_API_KEY, or the kept one")
+    parser.add_argument(
+        "--expect-glitch",
+        action="store_true",
+        help="fail if the path survives without the prompt (the demo model is trained to glitch)",
+    )
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    operator = Operator.of(settings, None, None)
+    url = options.url or operator.running_url()
+    key = options.key or operator.key("client")
+    glitch = options.expect_glitch or settings.profile == "demo"
+    return print_smoke(url, key, expect_glitch=glitch)
+
+
+# ---- status, start, stop
+
+
+def _add_operator_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="of a remote appliance; default: the control socket")
+    parser.add_argument("--key", help="operator key for --url")
+    parser.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_status(commands: Any) -> None:
+    examples = (
+        "  appliance status\n"
+        "  appliance status --lines 50            and the engine's last lines\n"
+        "  appliance status --url http://spark.local:9000 --key OPERATOR_KEY --json\n"
+        "exit codes: 0 ready, 1 not ready or not running"
+    )
+    about = "say what the engine is doing, and why"
+    parser = _command(commands, "status", about, examples, _status)
+    _add_operator_flags(parser)
+    parser.add_argument("--lines", type=int, default=0, metavar="N", help="engine lines to show")
+
+
+def _operator(options: argparse.Namespace) -> Operator:
+    return Operator.of(_settings(options), options.url, options.key)
+
+
+def _status(options: argparse.Namespace) -> int:
+    with _operator(options) as operator:
+        code = show_status(operator, as_json=options.json)
+        if options.lines:
+            show_logs(operator, options.lines)
+        return code
+
+
+def _add_change(commands: Any, name: str, about: str, when: str) -> None:
+    examples = (
+        f"  appliance {name}                         {when}\n"
+        f"  appliance {name} --no-wait               ask, and return at once"
+    )
+    parser = _command(commands, name, about, examples, lambda options: _change(options, name))
+    _add_operator_flags(parser)
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for the outcome")
+
+
+def _change(options: argparse.Namespace, verb: str) -> int:
+    with _operator(options) as operator:
+        return change(operator, verb, wait=not options.no_wait, as_json=options.json)
+
+
+# ---- key
+
+
+def _add_key(commands: Any) -> None:
+    examples = (
+        "  appliance key                          the client key, for Kilo Code\n"
+        "  appliance key operator                 the operator key\n"
+        "  appliance key --kilo                   Kilo Code's configuration, key included"
+    )
+    parser = _command(commands, "key", "print a key of this appliance", examples, _key)
+    parser.add_argument("which", nargs="?", choices=("client", "operator"), default="client")
+    parser.add_argument("--kilo", action="store_true", help="print the Kilo Code block")
+    parser.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
+
+
+def _key(options: argparse.Namespace) -> int:
+    operator = Operator.of(_settings(options), None, None)
+    if options.kilo:
+        say_kilo(operator.running_url(), operator.key("client"))
+    else:
+        print(operator.key(options.which))
+    return 0
+
+

@@ -1,0 +1,153 @@
+"""The control API: what an operator sees of the appliance and tells it, for CLI and console.
+
+Under ``/appliance/v1``: ``GET status``, ``GET plan``, ``GET logs``, ``GET events`` (a stream),
+``POST start``, ``POST stop``.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from appliance import __version__
+from appliance.admission import Gate
+from appliance.engine import Engine, Snapshot
+from appliance.keys import Access
+from appliance.logs import LogLine
+from appliance.settings import Settings
+
+PREFIX = "/appliance/v1"
+HEARTBEAT_S = 15.0
+RETRY_AFTER_S = 5
+
+
+def health_json(snapshot: Snapshot, access: Access) -> dict[str, Any]:
+    """Return the engine's health, as much of it as ``access`` may see.
+
+    Anybody sees state, progress and reason code. The values behind a reason (paths, the
+    engine's words) are for key holders.
+    """
+    health: dict[str, Any] = {
+        "status": "ready" if snapshot.is_ready else "not_ready",
+        "state": snapshot.state,
+        "reason": snapshot.reason.code,
+        "since": datetime.fromtimestamp(snapshot.since, UTC).isoformat(timespec="seconds"),
+        "spawn": snapshot.spawn,
+        "phase": snapshot.progress or None,
+        "progress": snapshot.fraction,
+        "degraded": list(snapshot.degraded),
+    }
+    if access >= Access.CLIENT:
+        health["message"] = snapshot.reason.what or None
+        health["hint"] = snapshot.reason.hint or None
+    if access >= Access.OPERATOR:
+        health["last_lines"] = list(snapshot.last_lines)
+    return health
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control API over one engine."""
+
+    engine: Engine
+    gate: Gate
+    settings: Settings
+
+    def status(self) -> dict[str, Any]:
+        """Return everything that ``appliance status`` shows."""
+        snapshot = self.engine.snapshot
+        return {
+            **health_json(snapshot, Access.OPERATOR),
+            "version": __version__,
+            "profile": self.settings.profile,
+            "model": self.settings.served_model_name,
+            "engine": self.settings.engine,
+            "max_model_len": snapshot.max_model_len,
+            "requests": {
+                "running": self.gate.running,
+                "waiting": self.gate.waiting,
+                "places": self.settings.max_num_seqs,
+            },
+        }
+
+    def plan(self) -> dict[str, Any]:
+        """Return the current spawn's command, without its key."""
+        plan = self.engine.plan
+        command = None if plan is None else {"argv": list(plan.argv), "env": plan.own_env()}
+        settings = self.settings.model_dump(mode="json")
+        return {"settings": settings, "command": command}
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix=PREFIX)
+        router.add_api_route("/status", self._status, methods=["GET"])
+        router.add_api_route("/plan", self._plan, methods=["GET"])
+        router.add_api_route("/logs", self._logs, methods=["GET"])
+        router.add_api_route("/events", self._events, methods=["GET"], response_model=None)
+        router.add_api_route("/start", self._start, methods=["POST"], status_code=202)
+        router.add_api_route("/stop", self._stop, methods=["POST"], status_code=202)
+        return router
+
+    async def _status(self) -> dict[str, Any]:
+        return self.status()
+
+    async def _plan(self) -> dict[str, Any]:
+        return self.plan()
+
+    async def _logs(
+        self,
+        lines: Annotated[int, Query(ge=1, le=2000)] = 100,
+        after: Annotated[int, Query(ge=0)] = 0,
+    ) -> dict[str, Any]:
+        return {"lines": [asdict(line) for line in self.engine.log.tail(lines, after)]}
+
+    async def _start(self) -> dict[str, Any]:
+        self.engine.request_start()
+        return {"accepted": "start", **self.status()}
+
+    async def _stop(self) -> dict[str, Any]:
+        self.engine.request_stop()
+        return {"accepted": "stop", **self.status()}
+
+    async def _events(self) -> StreamingResponse:
+        return StreamingResponse(self._event_stream(), media_type="text/event-stream")
+
+    async def _event_stream(self) -> AsyncIterator[bytes]:
+        """Yield ``status`` events on each change and ``log`` events for engine lines."""
+        # A slow reader loses the oldest; it never makes the appliance keep them for it.
+        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(maxsize=1000)
+
+        def put(kind: str, value: Any) -> None:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait((kind, value))
+
+        def on_change(_snapshot: Snapshot) -> None:
+            put("status", self.status())
+
+        def on_line(line: LogLine) -> None:
+            put("log", asdict(line))
+
+        stops = [self.engine.listen(on_change), self.engine.log.listen(on_line)]
+        try:
+            yield _event("status", self.status())
+            while True:
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        kind, value = await queue.get()
+                except TimeoutError:
+                    yield b": alive\n\n"
+                else:
+                    yield _event(kind, value)
+        finally:
+            for stop in stops:
+                stop()
+
+
+def _event(kind: str, value: Any) -> bytes:
+    return b"event: " + kind.encode() + b"\ndata: " + msgspec.json.encode(value) + b"\n\n"

@@ -1,0 +1,116 @@
+"""The machine: its facts, the appliance's state folder, and its listening socket."""
+
+import errno
+import fcntl
+import os
+import platform
+import socket
+from pathlib import Path
+
+from appliance.errors import HostError, PortTaken, SettingsError
+from appliance.facts import HostFacts
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+def observe_host() -> HostFacts:
+    """Return what this machine is. Raises HostError off Linux."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+    except OSError as cause:
+        raise HostError(f"{_MEMINFO} cannot be read", "run this on Linux") from cause
+    sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (s.partition(":") for s in lines)}
+    return HostFacts(
+        machine=platform.machine(),
+        cpu_count=len(os.sched_getaffinity(0)),
+        memory_total_bytes=sizes["MemTotal"],
+        memory_available_bytes=sizes["MemAvailable"],
+    )
+
+
+class StateFolder:
+    """The appliance's own folder (0700): keys, control socket, and a lock that says it is in use.
+
+    Raises HostError when it cannot be made, PortTaken when another appliance holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("a+", encoding="ascii")
+        except OSError as cause:
+            raise HostError(
+                f"the state folder {self.path} cannot be used: {cause.strerror}",
+                "set APPLIANCE_STATE_DIR to a folder of yours",
+            ) from cause
+        self._take()
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            raise PortTaken(
+                f"another appliance (pid {holder}) uses the state folder {self.path}",
+                "stop it, or give this one its own APPLIANCE_STATE_DIR and APPLIANCE_PORT",
+                code="state_dir_taken",
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
+
+    @property
+    def client_key(self) -> Path:
+        """File of the client key."""
+        return self.path / "api_key"
+
+    @property
+    def operator_key(self) -> Path:
+        """File of the operator key."""
+        return self.path / "operator_key"
+
+    @property
+    def address(self) -> Path:
+        """File that names the address of the running appliance."""
+        return self.path / "address"
+
+    @property
+    def socket(self) -> Path:
+        """The control socket."""
+        return control_socket(self.path)
+
+
+def control_socket(state_dir: Path) -> Path:
+    """Return where the control socket of a state folder is."""
+    return state_dir.expanduser() / "control.sock"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening-ready TCP socket. Raises PortTaken, or SettingsError for a bad address."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as cause:
+        raise SettingsError(
+            f"APPLIANCE_HOST={host!r} is no address: {cause}", "use 127.0.0.1 or 0.0.0.0"
+        ) from cause
+    listener = socket.socket(family, kind, proto)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as cause:
+        listener.close()
+        if cause.errno == errno.EADDRINUSE:
+            raise PortTaken(
+                f"port {port} on {host} is taken by another program",
+                f"set APPLIANCE_PORT to another one, or find who has it: ss -ltnp 'sport = :{port}'",
+            ) from cause
+        raise SettingsError(
+            f"APPLIANCE_HOST={host!r}, APPLIANCE_PORT={port}: {cause.strerror}",
+            "use an address of this machine, and a port that you may open",
+        ) from cause
+    return listener

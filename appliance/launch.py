@@ -1,0 +1,163 @@
+"""The engine's exact command: the only owner of vLLM's flags. Pure."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.profiles import BOX_PROFILES
+from appliance.settings import Settings
+
+HIDDEN = "(hidden)"
+
+# What the engine may inherit. A list of what passes, not of what is held back: the appliance's
+# own secrets, and whatever else is in the operator's shell, stay out of the engine.
+INHERITED = frozenset(
+    """PATH HOME USER LANG LC_ALL TZ TMPDIR LD_LIBRARY_PATH LD_PRELOAD CUDA_HOME
+    CUDA_VISIBLE_DEVICES CUDA_CACHE_PATH NVIDIA_VISIBLE_DEVICES NVIDIA_DRIVER_CAPABILITIES
+    OMP_NUM_THREADS TRITON_PTXAS_PATH TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR XDG_CACHE_HOME
+    HF_HOME SSL_CERT_FILE""".split()
+)
+INHERITED_PREFIXES = ("VLLM_", "FLASHINFER_", "NCCL_", "GLOO_")
+
+_FIXED_ENV = {
+    "HF_HUB_OFFLINE": "1",  # a folder is served; nothing is fetched at run time
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "PYTHONUNBUFFERED": "1",  # progress is read from its log as it happens
+}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The folder's files that the engine is pointed at."""
+
+    chat_template: Path
+    reasoning_parser_plugin: Path
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """One engine start: what is executed, with what environment, and where it will listen.
+
+    ``api_key`` is random for each spawn and travels in the environment, never in ``argv``.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    host: str
+    port: int
+    api_key: str
+
+    @property
+    def base_url(self) -> str:
+        """The engine's address, without a path."""
+        return f"http://{self.host}:{self.port}"
+
+    def own_env(self) -> dict[str, str]:
+        """Return what the appliance sets, without what is inherited, and without the key."""
+        shown = {k: v for k, v in self.env.items() if k not in INHERITED}
+        return {**shown, "VLLM_API_KEY": HIDDEN}
+
+    def shell(self) -> str:
+        """Return the command as one would type it, a flag a line."""
+        env = " \\\n  ".join(f"{k}={shlex.quote(v)}" for k, v in sorted(self.own_env().items()))
+        lines: list[str] = []
+        for word in self.argv:
+            if word.startswith("--") or not lines:
+                lines.append(shlex.quote(word))
+            else:
+                lines[-1] += " " + shlex.quote(word)
+        return f"{env} \\\n" + " \\\n  ".join(lines)
+
+
+def plan_launch(
+    settings: Settings, extras: Extras, *, port: int, api_key: str, base_env: Mapping[str, str]
+) -> LaunchPlan:
+    """Return the engine's command for these settings.
+
+    ``base_env`` is the appliance's own environment, of which only an allow-list passes.
+    """
+    argv = (
+        *settings.engine_command,
+        "serve",
+        str(settings.model_dir),
+        *("--served-model-name", settings.served_model_name),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *_capacity_flags(settings),
+        *_kernel_flags(settings),
+        *_chat_flags(settings, extras),
+        *settings.engine_extra_args,
+    )
+    return LaunchPlan(argv, _environment(settings, api_key, base_env), "127.0.0.1", port, api_key)
+
+
+def _option(flag: str, value: object) -> tuple[str, ...]:
+    return () if value is None else (flag, str(value))
+
+
+def _capacity_flags(settings: Settings) -> tuple[str, ...]:
+    return (
+        *_option("--gpu-memory-utilization", settings.gpu_memory_utilization),
+        *_option("--max-model-len", settings.max_model_len),
+        *_option("--max-num-seqs", settings.max_num_seqs),
+        *_option("--max-num-batched-tokens", settings.max_num_batched_tokens),
+        *_option("--kv-cache-dtype", settings.kv_cache_dtype),
+        "--enable-prefix-caching",
+        "--enable-chunked-prefill",
+        "--async-scheduling",
+    )
+
+
+def _kernel_flags(settings: Settings) -> tuple[str, ...]:
+    flags = (
+        *_option("--attention-backend", settings.attention_backend),
+        *_option("--moe-backend", settings.moe_backend),
+        *_option("--load-format", settings.load_format),
+    )
+    if settings.flashinfer_autotune is not None:
+        no = "" if settings.flashinfer_autotune else "no-"
+        flags += (f"--{no}enable-flashinfer-autotune",)
+    if settings.enforce_eager:
+        flags += ("--enforce-eager",)
+    elif settings.cudagraph_capture_sizes:
+        sizes = map(str, settings.cudagraph_capture_sizes)
+        flags += ("--cudagraph-capture-sizes", *sizes)
+    return flags
+
+
+def _chat_flags(settings: Settings, extras: Extras) -> tuple[str, ...]:
+    flags: tuple[str, ...] = ()
+    if settings.tool_call_parser:
+        flags += ("--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser)
+    if settings.reasoning_parser == OWN_PARSER:
+        flags += ("--reasoning-parser-plugin", str(extras.reasoning_parser_plugin))
+        flags += ("--chat-template", str(extras.chat_template))
+    flags += _option("--reasoning-parser", settings.reasoning_parser)
+    if settings.sampling:
+        flags += ("--override-generation-config", json.dumps(settings.sampling))
+    return flags
+
+
+# Our parser and our template belong together: the template leaves the mark that it reads.
+OWN_PARSER = "minimax_m2_optthink"
+
+
+def _environment(
+    settings: Settings, api_key: str, base_env: Mapping[str, str]
+) -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in base_env.items()
+        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+    }
+    profile = BOX_PROFILES[settings.profile].engine_env
+    env = {**inherited, **_FIXED_ENV, **{name: row.value for name, row in profile.items()}}
+    if settings.expandable_segments is not None:
+        mode = settings.expandable_segments
+        env["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:{mode}"
+    env["VLLM_API_KEY"] = api_key
+    return env

@@ -1,0 +1,249 @@
+"""The wire: which routes pass, how an error looks, and what we change in a body. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from appliance.errors import ApplianceError, RequestError, http_status
+from appliance.prompt import PromptPolicy
+from appliance.sse import event_data, with_data
+
+
+@dataclass(frozen=True)
+class RelayRoute:
+    """One route that passes to the engine.
+
+    ``prompt`` names the field that takes the system prompt; ``gated`` routes make the engine
+    generate, and take a place at the gate.
+    """
+
+    method: str
+    path: str
+    prompt: str = ""
+    gated: bool = False
+
+    @property
+    def is_anthropic(self) -> bool:
+        """Whether clients of this route expect Anthropic's error shape."""
+        return self.path.startswith("/v1/messages")
+
+
+ROUTES = (
+    RelayRoute("POST", "/v1/chat/completions", prompt="messages", gated=True),
+    RelayRoute("POST", "/v1/completions", gated=True),
+    RelayRoute("POST", "/v1/responses", prompt="instructions", gated=True),
+    RelayRoute("POST", "/v1/messages", prompt="system", gated=True),
+    # counted and tokenized with the prompt, so that the numbers are those of the real request
+    RelayRoute("POST", "/v1/messages/count_tokens", prompt="system"),
+    RelayRoute("POST", "/tokenize", prompt="messages"),
+    RelayRoute("POST", "/v1/embeddings", gated=True),
+    RelayRoute("GET", "/v1/models"),
+)
+
+# What passes upstream of a client's headers. A list of what passes: its key, its cookies and
+# whatever concerns one hop only stay here.
+_FORWARDED = ("accept", "anthropic-version", "anthropic-beta", "traceparent", "tracestate")
+_RETURNED = ("content-type", "cache-control", "retry-after")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+INJECTION_HEADER = "x-appliance-prompt"
+
+
+def forward_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+    """Return the headers that go to the engine."""
+    passed = {name: headers[name] for name in _FORWARDED if name in headers}
+    return {**passed, "content-type": "application/json", "x-request-id": request_id}
+
+
+def return_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+    """Return the engine's headers that go to the client."""
+    passed = {name: headers[name] for name in _RETURNED if name in headers}
+    return {**passed, "x-request-id": request_id}
+
+
+def sane_request_id(candidate: str | None) -> str | None:
+    """Return the client's own request id if it is fit for a log and a header."""
+    return candidate if candidate and _REQUEST_ID.fullmatch(candidate) else None
+
+
+def injection_switch(headers: Mapping[str, str]) -> bool:
+    """Tell whether this request wants the prompt. Raises RequestError for a word we do not know."""
+    value = headers.get(INJECTION_HEADER, "on").strip().lower()
+    if value not in ("on", "off"):
+        raise RequestError(
+            400, "bad_header", f"{INJECTION_HEADER}: {value!r} is neither on nor off", "send off"
+        )
+    return value == "on"
+
+
+# ---- bodies
+
+
+def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return a request's top-level fields, their values unparsed.
+
+    Raises RequestError 400 when it is no JSON object.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        raise RequestError(
+            400, "invalid_json", "the body is JSON, but no object", 'send {"model": …, …}'
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+        detail = str(cause) or "it nests too deep"
+        raise RequestError(
+            400, "invalid_json", f"the body is no JSON: {detail}", "send one JSON object"
+        ) from None
+
+
+def check_model(fields: Mapping[str, msgspec.Raw], served: str) -> None:
+    """Refuse a model that is not served here. A request that names none gets the served one."""
+    raw = fields.get("model")
+    if raw is None:
+        return
+    model = field_value(fields, "model")
+    if model is None:
+        return
+    if not isinstance(model, str):
+        raise RequestError(400, "invalid_type", f"model is {raw!s}, no string", f'send "{served}"')
+    if model != served:
+        raise RequestError(
+            404, "model_not_found", f"the model {model!r} is not served here", f'use "{served}"'
+        )
+
+
+def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """Return the parsed value of one field, None when it is absent. Raises RequestError 400."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+        raise RequestError(
+            400, "invalid_json", f"{name} is no JSON: {cause}", "send one JSON object"
+        ) from None
+
+
+def inject(fields: dict[str, msgspec.Raw], route: RelayRoute, policy: PromptPolicy) -> bytes:
+    """Return the body with the policy's text in the field that this route keeps it in.
+
+    A field of a shape that we do not know passes as it is: the engine's own error names it.
+    """
+    changed: dict[str, Any] = dict(fields)
+    if route.prompt == "messages":
+        messages = field_value(fields, "messages")
+        if isinstance(messages, list):
+            changed["messages"] = policy.apply_to_messages(messages)
+    elif route.prompt:
+        value = field_value(fields, route.prompt)
+        if value is None or isinstance(value, str | list):
+            changed[route.prompt] = policy.fold_content(value)
+    return msgspec.json.encode(changed)
+
+
+# ---- replies
+
+
+def alias_reasoning(body: bytes) -> bytes:
+    """Return a chat reply (or one chunk's data) with the reasoning under both names.
+
+    vLLM says ``reasoning``; older clients, and Kilo's own echo, say ``reasoning_content``.
+    Bytes without the word pass untouched.
+    """
+    if b'"reasoning"' not in body:
+        return body
+    try:
+        reply = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body
+    if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
+        return body
+    changed = False
+    for choice in reply["choices"]:
+        for name in ("delta", "message"):
+            part = choice.get(name) if isinstance(choice, dict) else None
+            if isinstance(part, dict) and "reasoning" in part:
+                part.setdefault("reasoning_content", part["reasoning"])
+                changed = True
+    return msgspec.json.encode(reply) if changed else body
+
+
+def alias_event(event: bytes) -> bytes:
+    """Apply ``alias_reasoning`` to one whole event."""
+    if b'"reasoning"' not in event:
+        return event
+    data = event_data(event)
+    aliased = alias_reasoning(data)
+    return event if aliased is data else with_data(event, aliased)
+
+
+def is_engine_fault(event: bytes) -> bool:
+    """Tell whether an event reports that the engine failed, or was stopped, in mid-stream.
+
+    Clients retry a broken connection; they do not retry an error event, and take a stream that
+    ends with ``abort`` and ``[DONE]`` for a whole answer.
+    """
+    if b'"finish_reason":"abort"' in event:
+        return True
+    if not event.startswith(b'data: {"error"'):
+        return False
+    try:
+        error = msgspec.json.decode(event_data(event))["error"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return False
+    code = error.get("code") if isinstance(error, dict) else None
+    return isinstance(code, int) and code >= 500
+
+
+# ---- errors
+
+
+def error_body(error: ApplianceError, *, anthropic: bool = False) -> bytes:
+    """Return an error as OpenAI's clients read it; with Anthropic's outer mark where asked."""
+    message = f"{error.what}. {error.hint}" if error.hint else error.what
+    kind = error.error_type
+    detail = {"message": message, "type": kind, "param": None, "code": error.code}
+    if anthropic:
+        detail["type"] = _ANTHROPIC_TYPES.get(http_status(error), "api_error")
+        return msgspec.json.encode({"type": "error", "error": detail})
+    return msgspec.json.encode({"error": detail})
+
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
+    """Return the engine's error reply in the one shape that clients know.
+
+    Its own envelopes pass; anything else (``{"detail": …}``, plain text, nothing) is wrapped.
+    """
+    try:
+        reply = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        reply = None
+    error = reply.get("error") if isinstance(reply, dict) else None
+    if isinstance(error, dict) and "message" in error:
+        return body
+    if isinstance(reply, dict):
+        text = error if isinstance(error, str) else str(reply.get("detail") or reply)
+    else:
+        text = body.decode("utf-8", "replace")[:500] or "no text"
+    if status >= 500:
+        return error_body(
+            ApplianceError(f"the engine answered {status}: {text}", code="engine_error"),
+            anthropic=anthropic,
+        )
+    wrapped = RequestError(status, "not_found" if status == 404 else "refused_by_engine", text)
+    return error_body(wrapped, anthropic=anthropic)

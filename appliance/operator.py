@@ -1,0 +1,176 @@
+"""The operator's side: talks to a running appliance's control API, by socket or by network."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from appliance.control import PREFIX
+from appliance.errors import HostError
+from appliance.host import control_socket
+from appliance.settings import Settings
+
+POLL_S = 0.5
+_KEY_FILES = {"client": "api_key", "operator": "operator_key"}
+
+
+@dataclass
+class Operator:
+    """A client of one appliance, chosen by its state folder or by URL and operator key."""
+
+    settings: Settings
+    state_dir: Path
+    http: httpx.Client
+
+    @classmethod
+    def of(cls, settings: Settings, url: str | None, key: str | None) -> Self:
+        """Return the operator of the appliance at ``url``, or of this state folder."""
+        state_dir = settings.state_dir.expanduser()
+        if url:
+            given = settings.operator_key.get_secret_value() if settings.operator_key else None
+            kept = _kept_key(state_dir / _KEY_FILES["operator"])
+            headers = {"authorization": f"Bearer {key or given or kept or ''}"}
+            http = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+        else:
+            transport = httpx.HTTPTransport(uds=str(control_socket(state_dir)))
+            http = httpx.Client(base_url="http://appliance", transport=transport, timeout=30)
+        return cls(settings, state_dir, http)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.http.close()
+
+    def key(self, which: str) -> str:
+        """Return the client or operator key: given, or kept in the state folder."""
+        secret = self.settings.api_key if which == "client" else self.settings.operator_key
+        if secret:
+            return secret.get_secret_value()
+        path = self.state_dir / _KEY_FILES[which]
+        kept = _kept_key(path)
+        if not kept:
+            raise HostError(
+                f"there is no key in {path}", "start the appliance once, or name its --state-dir"
+            )
+        return kept
+
+    def running_url(self) -> str:
+        """Return the running appliance's address. Raises HostError when none runs."""
+        path = self.state_dir / "address"
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except OSError:
+            raise HostError(
+                f"no appliance has run with the state folder {self.state_dir}",
+                "start one: make demo, or appliance run; or name a URL",
+            ) from None
+
+    def call(self, method: str, path: str) -> dict[str, Any]:
+        """Return the reply of a control route. Raises HostError when it does not answer 2xx."""
+        try:
+            response = self.http.request(method, PREFIX + path)
+        except httpx.HTTPError as cause:
+            raise HostError(
+                f"no appliance answers ({self.http.base_url}, {self.state_dir}): "
+                f"{type(cause).__name__}",
+                "start one: appliance run; or name it: --url URL --key OPERATOR_KEY",
+            ) from cause
+        if not response.is_success:
+            message = response.json().get("error", {}).get("message", response.text)
+            raise HostError(f"{method} {PREFIX + path}: {response.status_code}: {message}")
+        reply: dict[str, Any] = response.json()
+        return reply
+
+
+def _kept_key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def show_status(operator: Operator, *, as_json: bool) -> int:
+    """Print the status; 0 when ready, 1 when not."""
+    status = operator.call("GET", "/status")
+    if as_json:
+        print(json.dumps(status, indent=2))
+    else:
+        _print_status(status)
+    return 0 if status["status"] == "ready" else 1
+
+
+def _print_status(status: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    requests = status["requests"]
+    rows = {
+        "state": status["state"],
+        "reason": status["reason"],
+        "what": status["message"],
+        "next": status["hint"],
+        "progress": status["phase"],
+        "degraded": ", ".join(status["degraded"]),
+        "since": status["since"],
+        "model": f"{status['model']}, context {status['max_model_len'] or 'not known yet'}",
+        "requests": f"{requests['running']} of {requests['places']} places, "
+        f"{requests['waiting']} waiting",
+        "spawn": str(status["spawn"]),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, str(value))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(table)
+    for line in status["last_lines"]:
+        print(f"  | {line}")
+
+
+def show_logs(operator: Operator, lines: int) -> None:
+    """Print the engine's last lines."""
+    for line in operator.call("GET", f"/logs?lines={lines}")["lines"]:
+        print(line["text"])
+
+
+def change(operator: Operator, verb: str, *, wait: bool, as_json: bool) -> int:
+    """Start or stop the engine and see it through; 0 when it got there."""
+    status = operator.call("POST", f"/{verb}")
+    wanted = ("ready",) if verb == "start" else ("stopped", "draining")
+    with _progress(quiet=as_json or not wait) as show:
+        # A request is taken in a moment later: the first look may still see the old state.
+        spawn = status["spawn"]
+        while wait and not _arrived(status, verb, wanted, spawn):
+            show(f"{status['state']} {status['phase'] or ''}")
+            time.sleep(POLL_S)
+            status = operator.call("GET", "/status")
+    if as_json:
+        print(json.dumps(status, indent=2))
+    elif wait:
+        _print_status(status)
+    else:
+        print(f"{verb} asked for; appliance status tells how it goes")
+    return 0 if not wait or status["state"] in wanted else 1
+
+
+def _arrived(status: dict[str, Any], verb: str, wanted: tuple[str, ...], spawn: int) -> bool:
+    if status["state"] in wanted:
+        return True
+    if status["state"] == "failed":
+        return verb == "stop" or int(status["spawn"]) > spawn
+    return status["state"] == "unreachable" and "accepted" not in status
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Any]:
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda _text: None
+        return
+    with console.status("asking") as status:
+        yield lambda text: status.update(text)

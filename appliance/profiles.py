@@ -1,0 +1,126 @@
+"""Profiles as data: what a box, and a model, bring to the settings, each row with its source.
+
+A profile is only a set of defaults. Whatever the operator sets explicitly wins over the box
+profile (what this machine can do), which wins over the model profile (what the model wants).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One default: the setting's value and where it comes from."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Named defaults. ``level`` says how far they are proven: measured, or expected."""
+
+    name: str
+    about: str
+    level: str
+    rows: Mapping[str, Row]
+    engine_env: Mapping[str, Row] = field(default_factory=lambda: MappingProxyType({}))
+
+
+_CARD = "model card of catplusplus/MiniMax-M2.7-REAP-172B-A10B-NVFP4"
+_BUDGET = (
+    "95.7 GiB of weights in 121.7 GiB: 0.88 leaves 14.6 GiB to the host and about 57,000 FP8 "
+    "tokens of KV cache (computed; the card's 0.95 leaves 6.1 GiB)"
+)
+_EXPANDABLE = (
+    "6 to 7 GiB more left at the floor (nvidia/GLM-5.3-Flash-FP4 discussion 7); "
+    "dgx-spark-playbooks#97 saw driver errors with it and none without: set it off there"
+)
+
+_UNIFIED = {
+    "gpu_memory_utilization": Row(0.88, _BUDGET),
+    "max_model_len": Row(49_152, "fits the KV cache of 0.88 with a margin (computed)"),
+    "max_num_seqs": Row(2, "one agent and its helper; each sequence costs KV cache"),
+    "max_num_batched_tokens": Row(2048, "bounds the activation peak of a long prefill"),
+    "attention_backend": Row("FLASHINFER", _CARD),
+    "moe_backend": Row(
+        "marlin", "CUTLASS grouped NVFP4 gives garbage on SM120 (cutlass#3096, flashinfer#2723)"
+    ),
+    "load_format": Row("auto", "the engine's own safetensors loader: the smallest peak memory"),
+    "expandable_segments": Row(True, _EXPANDABLE),
+    "flashinfer_autotune": Row(False, "0 driver errors without it (dgx-spark-playbooks#97)"),
+    "cudagraph_capture_sizes": Row((1, 2, 4), _CARD),
+    "start_timeout_s": Row(3600.0, "a first start compiles for minutes in silence"),
+}
+BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "spark": Profile(
+            "spark", "NVIDIA DGX Spark (GB10, sm_121, 128 GB)", "expected", _UNIFIED
+        ),
+        "thor": Profile(
+            "thor",
+            "NVIDIA Jetson AGX Thor (sm_110, 128 GB)",
+            "expected",
+            _UNIFIED,
+            {
+                "TRITON_PTXAS_PATH": Row(
+                    "/usr/local/cuda/bin/ptxas",
+                    "Triton's bundled ptxas does not know sm_110a (vllm#34470)",
+                ),
+            },
+        ),
+        "demo": Profile(
+            "demo",
+            "any Linux machine without a GPU: vLLM's CPU engine and a 1.3 MB checkpoint",
+            "measured",
+            {
+                "max_num_seqs": Row(64, "the tiny model: a crowd costs nothing"),
+                "enforce_eager": Row(True, "ready in half the time (21 s against 45 s measured)"),
+                "kv_cache_dtype": Row("auto", "the CPU engine keeps its KV cache in bf16"),
+                "start_timeout_s": Row(600.0, "loads in under a minute on two cores"),
+            },
+            {
+                "VLLM_CPU_KVCACHE_SPACE": Row("1", "GiB of KV cache, enough for the tiny model"),
+                # The plug-in supplies MiniMax's sigmoid routing, which vLLM's CPU router lacks.
+                "VLLM_PLUGINS": Row("unglitched", "load our plug-in and no stranger's"),
+            },
+        ),
+    }
+)
+
+_SAMPLING = {"temperature": 1.0, "top_p": 0.95, "top_k": 40}
+
+MODEL_PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "nikola": Profile(
+            "nikola",
+            "MiniMax-M2.7-REAP-172B-A10B-NVFP4 (MiniMax M2.7 Non-Commercial licence)",
+            "expected",
+            {
+                "kv_cache_dtype": Row("fp8", "k/v scales are in the checkpoint; bf16 would not fit"),
+                "tool_call_parser": Row("minimax_m2", _CARD),
+                "reasoning_parser": Row("minimax_m2_optthink", "extras/, thinking made optional"),
+                "sampling": Row(_SAMPLING, "MiniMax's own recommendation (MiniMax-M2 README)"),
+            },
+        ),
+        "qwen3.5-122b": Profile(
+            "qwen3.5-122b",
+            "catplusplus/Qwen3.5-122B-A10B-heretic-v2-NVFP4: smaller and un-pruned, named by the card",
+            "expected",
+            {
+                "kv_cache_dtype": Row("auto", "as the checkpoint says"),
+                "tool_call_parser": Row("qwen3_coder", "vLLM's own parser for the Qwen3.5 family"),
+                "reasoning_parser": Row("qwen3", "vLLM's own parser for the Qwen3.5 family"),
+                "sampling": Row({}, "as the checkpoint's generation_config says"),
+            },
+        ),
+        "custom": Profile(
+            "custom",
+            "any checkpoint that vLLM serves: name the parsers yourself, or leave them off",
+            "expected",
+            {"kv_cache_dtype": Row("auto", "as the checkpoint says"), "sampling": Row({}, "")},
+        ),
+    }
+)

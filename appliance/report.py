@@ -1,0 +1,43 @@
+"""What a person reads of the smoke checks and of the Kilo Code block."""
+
+import json
+import sys
+
+import httpx
+from rich.console import Console
+from rich.text import Text
+
+from appliance.errors import HostError
+from appliance.smoke import Result, run_smoke
+
+
+def print_smoke(base_url: str, key: str, *, expect_glitch: bool) -> int:
+    """Run the smoke checks, print a line each as it ends; 0 if all passed, 1 if not."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"smoke {base_url}")
+    results: list[Result] = []
+
+    def tell(result: Result) -> None:
+        results.append(result)
+        verdict = Text("ok  ", "green") if result.passed else Text("FAIL", "bold red")
+        line = Text.assemble(verdict, f" {result.seconds:6.2f} s  {result.name:<26}", result.detail)
+        console.print(line)
+        sys.stdout.flush()
+
+    passed = run_smoke(base_url, key, expect_glitch=expect_glitch, tell=tell)
+    failed = [result.name for result in results if not result.passed]
+    total = sum(result.seconds for result in results)
+    verdict = "all passed" if passed else f"{len(failed)} FAILED: {', '.join(failed)}"
+    console.print(f"{len(results)} checks in {total:.1f} s: {verdict}")
+    return 0 if passed else 1
+
+
+def say_kilo(base_url: str, key: str) -> None:
+    """Print Kilo Code's configuration for a running appliance."""
+    try:
+        headers = {"authorization": f"Bearer {key}"}
+        response = httpx.get(f"{base_url}/kilo.json", headers=headers, trust_env=False)
+        response.raise_for_status()
+    except httpx.HTTPError as cause:
+        raise HostError(f"{base_url} does not answer: {cause}", "appliance status") from cause
+    print(json.dumps(response.json(), indent=2))

@@ -1,0 +1,287 @@
+"""The composition root of a running appliance, and its two-signal end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from appliance.admission import Gate
+from appliance.app import Parts, build_app, local_app
+from appliance.attached import Attached
+from appliance.checkpoint.folder import read_model_facts
+from appliance.control import Control
+from appliance.engine import Engine, Snapshot
+from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
+from appliance.host import StateFolder, bind
+from appliance.keys import Keys, ensure_key
+from appliance.launch import Extras, LaunchPlan, plan_launch
+from appliance.lifecycle import EngineState, Policy
+from appliance.metrics import Metrics
+from appliance.prompt import PromptPolicy
+from appliance.relay import Relay
+from appliance.settings import Settings
+from appliance.supervisor import Supervisor, Wiring
+from appliance.upstream import Upstream
+from appliance.warmup import warm_up
+
+log = structlog.get_logger()
+
+WARM_UP_S = 300.0
+CLOSE_S = 3  # after the engine's end, for replies that are on their way
+PROMPT = Path(__file__).parent / "prompts" / "path_preservation.txt"
+
+
+@dataclass
+class Running:
+    """An appliance that listens: where, with which keys, in front of which engine."""
+
+    settings: Settings
+    base_url: str
+    keys: Keys
+    engine: Engine
+    gate: Gate
+
+
+Hook = Callable[[Running], Awaitable[int | None]]
+
+
+def find_extras() -> Extras:
+    """Return the template and the parser: of the clone, or as packed into the wheel."""
+    package = Path(__file__).parent
+    for folder in (package.parent / "extras", package / "_extras"):
+        template = folder / "chat_template.jinja"
+        if template.is_file():
+            return Extras(template, folder / "minimax_m2_optthink_reasoning_parser.py")
+    raise SettingsError("extras/chat_template.jinja is not installed", "reinstall the appliance")
+
+
+def load_prompt(settings: Settings) -> PromptPolicy:
+    """Return the prompt policy in force. Raises SettingsError for an unreadable prompt_file."""
+    if not settings.prompt_injection:
+        return PromptPolicy("")
+    path = settings.prompt_file or PROMPT
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise SettingsError(
+            f"APPLIANCE_PROMPT_FILE={path} cannot be read: {cause}", "name a text file, or unset it"
+        ) from cause
+    if not text:
+        hint = "or set APPLIANCE_PROMPT_INJECTION=off"
+        raise SettingsError(f"APPLIANCE_PROMPT_FILE={path} is empty", f"write the prompt, {hint}")
+    return PromptPolicy(text)
+
+
+async def serve(settings: Settings, hook: Hook | None = None) -> int:
+    """Run the appliance until a signal, or until ``hook`` returns an exit code.
+
+    ``hook`` runs beside the server from the moment that it listens; returning None leaves the
+    appliance running. Raises ApplianceError for what keeps it from listening at all.
+    """
+    policy = load_prompt(settings)
+    extras = find_extras()
+    state = StateFolder(settings.state_dir)
+    listener = bind(settings.host, settings.port)
+    keys = _keys(settings, state)
+    metrics = Metrics()
+    engine = build_engine(settings, extras, policy, metrics)
+    gate = Gate(settings.max_num_seqs, settings.max_waiting)
+    engine.listen(lambda snapshot: follow(gate, snapshot))
+    relay = Relay(
+        engine,
+        gate,
+        policy,
+        metrics,
+        served_model=settings.served_model_name,
+        max_body_bytes=settings.max_body_bytes,
+        queue_timeout_s=settings.queue_timeout_s,
+    )
+    app = build_app(Parts(Control(engine, gate, settings), relay, metrics, keys))
+    base_url = _address(listener)
+    state.address.write_text(base_url + "\n", encoding="ascii")
+    log.info("appliance.listening", url=base_url, model=settings.served_model_name)
+    running = Running(settings, base_url, keys, engine, gate)
+    return await _Session(running, app, listener, state.socket, hook).run()
+
+
+def build_engine(
+    settings: Settings, extras: Extras, policy: PromptPolicy, metrics: Metrics
+) -> Engine:
+    """Return the engine that the settings choose: ours, or somebody else's."""
+
+    async def check(upstream: Upstream) -> str:
+        return await warm_up(upstream, settings.served_model_name, policy, WARM_UP_S)
+
+    if settings.engine == "attach":
+        key = settings.engine_key.get_secret_value() if settings.engine_key else None
+        upstream = Upstream(settings.engine_url or "", key)
+        return Attached(upstream, settings.served_model_name, check, metrics)
+
+    async def prepare(port: int, api_key: str) -> LaunchPlan:
+        await asyncio.to_thread(read_model_facts, settings.model_dir)
+        return plan_launch(settings, extras, port=port, api_key=api_key, base_env=os.environ)
+
+    lengths = Policy(start_s=settings.start_timeout_s, stop_s=settings.stop_timeout_s)
+    return Supervisor(Wiring(prepare, check, lengths, metrics))
+
+
+def follow(gate: Gate, snapshot: Snapshot) -> None:
+    """Set the gate as the engine's state asks."""
+    if snapshot.is_ready:
+        gate.open()
+    elif snapshot.is_coming:
+        gate.hold()
+    elif snapshot.state in (EngineState.FAILED, EngineState.STOPPED):
+        what = f"the engine is {snapshot.state}: {snapshot.reason.what or snapshot.reason.code}"
+        gate.refuse(lambda: EngineFailed(what, snapshot.reason.hint or "appliance start"))
+    else:
+        what = f"the engine is {snapshot.state}"
+        gate.refuse(lambda: EngineNotReady(what, "retry when /health/ready is 200"))
+
+
+def _keys(settings: Settings, state: StateFolder) -> Keys:
+    given = [k.get_secret_value() if k else None for k in (settings.api_key, settings.operator_key)]
+    client = ensure_key(state.client_key, given[0])
+    operator = ensure_key(state.operator_key, given[1])
+    if client == operator:
+        raise SettingsError(
+            "the client key and the operator key are the same",
+            f"delete {state.operator_key}, or set APPLIANCE_OPERATOR_KEY to another one",
+        )
+    return Keys(client, operator)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the session has it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        yield
+
+
+@dataclass
+class _Session:
+    """From listening to the last process gone."""
+
+    running: Running
+    app: ASGIApp
+    listener: socket.socket
+    socket_path: Path
+    hook: Hook | None
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _second: asyncio.Event = field(default_factory=asyncio.Event)
+    _code: int = 0
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        servers = [self._server(self.app), *self._local_servers()]
+        engine = asyncio.create_task(self.running.engine.run())
+        serving = [asyncio.create_task(server) for _, server in servers]
+        hook = asyncio.create_task(self._run_hook())
+        self.running.engine.request_start()
+        try:
+            await self._until_over(engine, serving)
+        finally:
+            hook.cancel()
+            for server, _ in servers:
+                server.should_exit = True
+                server.force_exit = self._second.is_set()
+            await asyncio.wait(serving)
+            engine.cancel()
+            await asyncio.wait([engine, hook])
+            self.socket_path.unlink(missing_ok=True)
+        if not engine.cancelled() and (fault := engine.exception()) is not None:
+            raise fault
+        return self._code
+
+    async def _until_over(
+        self, engine: asyncio.Task[None], serving: list[asyncio.Task[None]]
+    ) -> None:
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({stop, engine, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if engine.done():
+            return
+        self.running.engine.request_stop()
+        second = asyncio.create_task(self._second.wait())
+        down = asyncio.create_task(self._engine_down())
+        await asyncio.wait({second, down}, return_when=asyncio.FIRST_COMPLETED)
+        second.cancel()
+        down.cancel()
+
+    async def _engine_down(self) -> None:
+        changed = asyncio.Event()
+        forget = self.running.engine.listen(lambda _snapshot: changed.set())
+        try:
+            while self.running.engine.snapshot.state not in ("stopped", "failed", "draining"):
+                changed.clear()
+                await changed.wait()
+        finally:
+            forget()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            log.warning("appliance.killed", signal=number.name)
+            self._code = 128 + number
+            self._second.set()
+            return
+        log.info("appliance.stopping", signal=number.name, next="once more to end at once")
+        self._stop.set()
+
+    async def _run_hook(self) -> None:
+        if self.hook is None:
+            return
+        try:
+            code = await self.hook(self.running)
+        except ApplianceError as error:
+            log.error("appliance.hook", what=error.what, next=error.hint)
+            code = error.exit_code
+        if code is not None:
+            self._code = code
+            self._stop.set()
+
+    def _server(self, app: ASGIApp, **where: str) -> tuple[_Server, Awaitable[None]]:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=CLOSE_S,
+            **where,  # type: ignore[arg-type]
+        )
+        server = _Server(config)
+        sockets = None if where else [self.listener]
+        return server, server.serve(sockets=sockets)
+
+    def _local_servers(self) -> list[tuple[_Server, Awaitable[None]]]:
+        self.socket_path.unlink(missing_ok=True)
+        if len(os.fsencode(self.socket_path)) > 107:  # sun_path
+            log.warning("appliance.no_socket", path=str(self.socket_path), why="path too long")
+            return []
+        # uvicorn keeps the mode of a file that is there: bind it shut, then hand it over
+        with socket.socket(socket.AF_UNIX) as first:
+            previous = os.umask(0o177)
+            try:
+                first.bind(str(self.socket_path))
+            finally:
+                os.umask(previous)
+        return [self._server(local_app(self.app), uds=str(self.socket_path))]

@@ -1,0 +1,365 @@
+"""Each fault of the fake engine does what its flag says."""
+
+import json
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from appliance import probes
+from tests import engines
+from tests.engines import MODEL, EngineHandle, StartFake, wait_until
+from tests.fakes.engine_mind import NONSENSE, pieces
+
+CHAT = "/v1/chat/completions"
+ASKED = {"model": MODEL, "messages": [probes.user(probes.GREETING)]}
+
+
+def raw(engine: EngineHandle, timeout_s: float = 10.0, **more: Any) -> socket.socket:
+    """Send a chat request on a bare socket."""
+    body = json.dumps(ASKED | more).encode()
+    host, _, port = engine.base_url.removeprefix("http://").partition(":")
+    sock = socket.create_connection((host, int(port)), timeout=timeout_s)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {engine.key}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    sock.sendall(head.encode() + body)
+    return sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the peer closes."""
+    read = b""
+    while data := sock.recv(65536):
+        read += data
+    return read
+
+
+def read_head(sock: socket.socket) -> bytes:
+    """Read the head of an answer, and no further."""
+    read = b""
+    while not read.endswith(b"\r\n\r\n"):
+        read += sock.recv(1)
+    return read
+
+
+def events(data: bytes) -> int:
+    return data.count(b"data: ")
+
+
+def content(engine: EngineHandle, **more: Any) -> str:
+    with engine.client() as client:
+        message = client.post(CHAT, json=ASKED | more).json()["choices"][0]["message"]
+    return str(message["content"])
+
+
+def grandchild(engine: EngineHandle) -> int:
+    wait_until(lambda: "grandchild" in engine.log.read_text(), 10, "the grandchild to be named")
+    return int(engine.log.read_text().split("grandchild ")[1].split()[0])
+
+
+def refused(engine: EngineHandle) -> bool:
+    host, _, port = engine.base_url.removeprefix("http://").partition(":")
+    with socket.socket() as sock:
+        return sock.connect_ex((host, int(port))) != 0
+
+
+# Starting
+
+
+def test_ready_after_binds_the_port_but_refuses_until_then(fake_engine: StartFake) -> None:
+    started = time.monotonic()
+    engine = fake_engine("--ready-after", "0.7")
+    assert time.monotonic() - started >= 0.7
+    assert engine.before_ready == {"refused"}
+
+
+def test_the_port_is_taken_before_it_answers(fake_engine: StartFake) -> None:
+    engine = fake_engine("--never-ready", ready=False)
+    port = int(engine.base_url.rpartition(":")[2])
+
+    def taken() -> bool:
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                return True
+        return False
+
+    wait_until(taken, 10, "the port to be bound")
+    assert refused(engine)
+
+
+def test_never_ready_refuses_and_lives(fake_engine: StartFake) -> None:
+    engine = fake_engine("--never-ready", ready=False)
+    with pytest.raises(AssertionError, match="in vain"):
+        engine.wait_ready(within_s=1)
+    assert engine.process.poll() is None
+
+
+def test_faults_may_stand_before_serve_and_unknown_flags_are_ignored(
+    fake_engine: StartFake,
+) -> None:
+    engine = fake_engine("--garbage")
+    assert content(engine) == NONSENSE
+    options = ["--cudagraph-capture-sizes", "1", "2", "--override-generation-config", "{}"]
+    other = fake_engine("--health-status", "200", *options[:0])
+    assert content(other) != NONSENSE
+    command = [*engines.fake_argv(), *options, "--enforce-eager"]
+    with engines.running(command, other.log.with_name("ignored.log")) as third:
+        third.wait_ready(within_s=20)
+
+
+def test_exit_code_ends_the_process_with_that_code(fake_engine: StartFake) -> None:
+    engine = fake_engine("--exit-code", "7", ready=False)
+    assert engine.process.wait(timeout=10) == 7
+
+
+def test_exit_after_lets_it_serve_first(fake_engine: StartFake) -> None:
+    engine = fake_engine("--exit-code", "0", "--exit-after", "0.8")
+    assert engine.process.wait(timeout=10) == 0
+    assert refused(engine)
+
+
+def test_log_lines_are_printed_before_readiness(fake_engine: StartFake, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("Loading safetensors checkpoint shards:  50%\nE Traceback: boom\n")
+    engine = fake_engine("--log-lines", str(lines))
+    log = engine.log.read_text().splitlines()
+    assert log[:2] == ["Loading safetensors checkpoint shards:  50%", "Traceback: boom"]
+
+
+# Ending
+
+
+def test_sigterm_ends_an_idle_engine_with_zero(fake_engine: StartFake) -> None:
+    engine = fake_engine()
+    engine.process.send_signal(signal.SIGTERM)
+    assert engine.process.wait(timeout=10) == 0
+
+
+def test_sigterm_does_not_wait_for_a_stalled_stream(fake_engine: StartFake) -> None:
+    engine = fake_engine("--stall-after", "1")
+    with raw(engine, stream=True) as sock:
+        read_head(sock)
+        engine.process.send_signal(signal.SIGTERM)
+        assert engine.process.wait(timeout=10) == 0
+
+
+def test_a_deaf_engine_survives_sigterm_and_still_answers(fake_engine: StartFake) -> None:
+    engine = fake_engine("--deaf-to-sigterm")
+    engine.process.send_signal(signal.SIGTERM)
+    assert content(engine)
+    assert engine.process.poll() is None
+
+
+def test_an_engine_deaf_until_ready_loses_an_early_sigterm_only(fake_engine: StartFake) -> None:
+    engine = fake_engine("--deaf-until-ready", "--ready-after", "1.0", ready=False)
+    status = Path(f"/proc/{engine.pid}/status")
+    bit = 1 << (signal.SIGTERM - 1)
+
+    def ignores_sigterm() -> bool:
+        ignored = status.read_text().split("SigIgn:")[1].split()[0]
+        return bool(int(ignored, 16) & bit)
+
+    wait_until(ignores_sigterm, 10, "the engine to ignore SIGTERM")
+    engine.process.send_signal(signal.SIGTERM)
+    engine.wait_ready(within_s=20)
+    engine.process.send_signal(signal.SIGTERM)
+    assert engine.process.wait(timeout=10) == 0
+
+
+def test_a_grandchild_outlives_the_engine_in_its_group(fake_engine: StartFake) -> None:
+    engine = fake_engine("--fork-grandchild")
+    pid = grandchild(engine)
+    engine.process.send_signal(signal.SIGTERM)
+    engine.process.wait(timeout=10)
+    assert engines.group_members(engine.pgid) == {pid}
+
+
+def test_a_grandchild_holds_the_pipes_open(fake_engine: StartFake) -> None:
+    engine = fake_engine("--fork-grandchild")
+    fds = [Path(f"/proc/{grandchild(engine)}/fd/{fd}").readlink() for fd in (1, 2)]
+    assert fds == [engine.log, engine.log]
+
+
+# Streams
+
+
+def test_stall_after_sends_that_many_chunks_and_keeps_the_socket(fake_engine: StartFake) -> None:
+    engine = fake_engine("--stall-after", "2")
+    with raw(engine, timeout_s=1.0, stream=True) as sock:
+        read = read_head(sock)
+        with pytest.raises(TimeoutError):
+            while data := sock.recv(65536):
+                read += data
+    assert events(read) == 2
+    assert b"0\r\n\r\n" not in read
+
+
+def test_tear_after_closes_without_the_terminal_chunk(fake_engine: StartFake) -> None:
+    engine = fake_engine("--tear-after", "2")
+    with raw(engine, stream=True) as sock:
+        read = read_all(sock)
+    assert events(read) == 2
+    assert not read.endswith(b"0\r\n\r\n")
+    assert b"[DONE]" not in read
+
+
+def test_a_client_sees_a_torn_stream_as_an_error(fake_engine: StartFake) -> None:
+    engine = fake_engine("--tear-after", "2")
+    with (
+        engine.client() as client,
+        client.stream("POST", CHAT, json=ASKED | {"stream": True}) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        response.read()
+
+
+def test_a_torn_whole_answer_promises_more_than_it_sends(fake_engine: StartFake) -> None:
+    engine = fake_engine("--tear-after", "0")
+    with raw(engine) as sock:
+        head, _, rest = read_all(sock).partition(b"\r\n\r\n")
+    promised = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+    assert 0 < len(rest) < promised
+
+
+def test_slow_head_delays_the_headers(fake_engine: StartFake) -> None:
+    engine = fake_engine("--slow-head", "0.5")
+    with raw(engine, stream=True) as sock:
+        started = time.monotonic()
+        read_head(sock)
+        assert time.monotonic() - started >= 0.4
+
+
+def test_silent_prefill_sends_the_head_at_once_and_the_chunk_later(fake_engine: StartFake) -> None:
+    engine = fake_engine("--silent-prefill", "60")
+    with raw(engine, timeout_s=1.0, stream=True) as sock:
+        assert b"text/event-stream" in read_head(sock)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+
+
+def test_chunk_delay_spaces_the_chunks(fake_engine: StartFake) -> None:
+    engine = fake_engine("--chunk-delay", "0.1")
+    with raw(engine, stream=True, max_tokens=3) as sock:
+        started = time.monotonic()
+        read = b""
+        while b"[DONE]" not in read:
+            read += sock.recv(65536)
+    assert time.monotonic() - started >= 0.1 * (events(read) - 1)
+
+
+def test_each_event_is_a_chunk_of_its_own(fake_engine: StartFake) -> None:
+    engine = fake_engine("--chunk-delay", "0.02")
+    with raw(engine, stream=True, max_tokens=2) as sock:
+        read_head(sock)
+        size = int(_line(sock), 16)
+        data = b""
+        while len(data) < size:
+            data += sock.recv(size - len(data))
+    assert events(data) == 1
+    assert data.endswith(b"\n\n")
+
+
+def _line(sock: socket.socket) -> bytes:
+    read = b""
+    while not read.endswith(b"\r\n"):
+        read += sock.recv(1)
+    return read
+
+
+def test_garbage_is_nonsense_with_status_200(fake_engine: StartFake) -> None:
+    engine = fake_engine("--garbage")
+    warm_up = [probes.user(probes.WARMUP_QUESTION)]
+    assert content(engine, messages=warm_up) == NONSENSE
+
+
+def test_health_status_is_told_by_health_and_ping_while_the_rest_works(
+    fake_engine: StartFake,
+) -> None:
+    engine = fake_engine("--health-status", "503", ready=False)
+    wait_until(lambda: not refused(engine), 10, "the engine to listen")
+    with engine.client() as client:
+        assert client.get("/health").status_code == 503
+        assert client.get("/ping").status_code == 503
+        assert client.get("/version").status_code == 200
+
+
+# The control endpoints
+
+
+def test_faults_can_be_set_and_cleared_at_run_time(fake_engine: StartFake) -> None:
+    engine = fake_engine()
+    with engine.client() as client:
+        assert client.post("/fake", json={"garbage": True}).json()["garbage"] is True
+        assert content(engine) == NONSENSE
+        assert client.post("/fake", json={}).json()["garbage"] is False
+        assert content(engine) != NONSENSE
+
+
+def test_an_unknown_fault_is_refused(fake_engine: StartFake) -> None:
+    with fake_engine().client() as client:
+        response = client.post("/fake", json={"stal_after": 1})
+    assert response.status_code == 400
+    assert "stal_after" in response.json()["error"]["message"]
+
+
+def test_an_engine_can_be_told_to_end_at_run_time(fake_engine: StartFake) -> None:
+    engine = fake_engine()
+    with engine.client() as client:
+        client.post("/fake", json={"exit_code": 9, "exit_after": 0.05})
+    assert engine.process.wait(timeout=10) == 9
+
+
+def test_seen_tells_what_was_asked_and_forgets_on_delete(fake_engine: StartFake) -> None:
+    engine = fake_engine()
+    with engine.client() as client:
+        client.delete("/fake/seen")
+        client.post(CHAT, json=ASKED, headers={"X-Test": "yes"})
+        (seen,) = client.get("/fake/seen").json()["requests"]
+        client.delete("/fake/seen")
+        assert client.get("/fake/seen").json() == {"requests": [], "aborted": []}
+    assert (seen["method"], seen["path"], seen["body"]) == ("POST", CHAT, ASKED)
+    assert seen["headers"]["x-test"] == "yes"
+
+
+def test_seen_tells_when_a_client_left(fake_engine: StartFake) -> None:
+    engine = fake_engine("--silent-prefill", "60")
+    with engine.client() as client:
+        with raw(engine, stream=True) as sock:
+            read_head(sock)
+            left = time.monotonic()
+        wait_until(lambda: bool(client.get("/fake/seen").json()["aborted"]), 10, "the hang-up")
+        (aborted,) = client.get("/fake/seen").json()["aborted"]
+    assert aborted["path"] == CHAT
+    assert aborted["chunks"] == 0
+    assert aborted["at"] >= left
+
+
+def test_a_complete_answer_is_not_an_abort(fake_engine: StartFake) -> None:
+    engine = fake_engine()
+    assert content(engine)
+    with engine.client() as client:
+        assert client.get("/fake/seen").json()["aborted"] == []
+
+
+def test_requests_beyond_max_num_seqs_wait(fake_engine: StartFake) -> None:
+    engine = fake_engine("--silent-prefill", "60", "--max-num-seqs", "1")
+    with raw(engine, stream=True), raw(engine, stream=True), engine.client() as client:
+
+        def told() -> bool:
+            text = client.get("/metrics").text
+            running = 'num_requests_running{engine="0",model_name="Nikola"} 1.0'
+            waiting = 'num_requests_waiting{engine="0",model_name="Nikola"} 1.0'
+            return running in text and waiting in text
+
+        wait_until(told, 10, "one request to run and one to wait")
+
+
+def test_pieces_join_to_the_text() -> None:
+    for text in (probes.COUNT_ANSWER, probes.WARMUP_ANSWER, "  a\n\n b ", ""):
+        assert "".join(pieces(text)) == text
