@@ -187,7 +187,9 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
 
 
 async def _on_validation_error(_request: Request, error: Any) -> Response:
-    issues = "; ".join(f"{issue['loc'][-1]}={issue.get('input')!r}: {issue['msg']}" for issue in error.errors())
+    issues = "; ".join(
+        f"{issue['loc'][-1]}={issue.get('input')!r}: {issue['msg']}" for issue in error.errors()
+    )
     return _refused(RequestError(400, "bad_parameter", issues))
 
 

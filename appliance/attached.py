@@ -31,7 +31,7 @@ class AttachedState(StrEnum):
 class Attached:
     """Serves in front of a running engine. Stop closes the gate; start opens it again."""
 
-    states = tuple(AttachedState)
+    states: tuple[str, ...] = tuple(AttachedState)
 
     def __init__(
         self,

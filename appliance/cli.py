@@ -18,7 +18,6 @@ from appliance.serve import Running, serve
 from appliance.settings import Settings, load_settings
 
 
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Errors are one message on stderr, no traceback."""
     parser = build_parser()
@@ -271,5 +270,3 @@ def _key(options: argparse.Namespace) -> int:
     else:
         print(operator.key(options.which))
     return 0
-
-

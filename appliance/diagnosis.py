@@ -86,7 +86,9 @@ CAUSES = (
 )
 
 _SECRETS = (
-    re.compile(r"(?i)(api[-_]?key|token|secret|password|authorization)(['\"]?\s*[=:]\s*\[?)(['\"]?)[^\s'\",\]}]+"),
+    re.compile(
+        r"(?i)(api[-_]?key|token|secret|password|authorization)(['\"]?\s*[=:]\s*\[?)(['\"]?)[^\s'\",\]}]+"
+    ),
     re.compile(r"(?i)(bearer\s+)\S+"),
     re.compile(r"\b(?:hf|sk)[-_][A-Za-z0-9_-]{16,}"),
 )
@@ -94,7 +96,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def redact(line: str, secrets: Sequence[str] = ()) -> str:
-    """Return ``line`` without terminal codes, without ``secrets``, and without what looks like one."""
+    """Return ``line`` without terminal codes, ``secrets``, and whatever looks like a key."""
     line = _ANSI.sub("", line)
     for secret in secrets:
         line = line.replace(secret, "(hidden)")

@@ -19,7 +19,9 @@ def observe_host() -> HostFacts:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError as cause:
         raise HostError(f"{_MEMINFO} cannot be read", "run this on Linux") from cause
-    sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (s.partition(":") for s in lines)}
+    sizes = {
+        name: int(rest.split()[0]) * 1024 for name, _, rest in (s.partition(":") for s in lines)
+    }
     return HostFacts(
         machine=platform.machine(),
         cpu_count=len(os.sched_getaffinity(0)),
@@ -107,7 +109,7 @@ def bind(host: str, port: int) -> socket.socket:
         if cause.errno == errno.EADDRINUSE:
             raise PortTaken(
                 f"port {port} on {host} is taken by another program",
-                f"set APPLIANCE_PORT to another one, or find who has it: ss -ltnp 'sport = :{port}'",
+                f"set APPLIANCE_PORT to another one; ss -ltnp 'sport = :{port}' tells who has it",
             ) from cause
         raise SettingsError(
             f"APPLIANCE_HOST={host!r}, APPLIANCE_PORT={port}: {cause.strerror}",

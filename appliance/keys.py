@@ -70,5 +70,6 @@ def _read(path: Path) -> str:
 
 def _unusable(path: Path, cause: Exception) -> HostError:
     return HostError(
-        f"the key file {path} cannot be used: {cause}", "set APPLIANCE_STATE_DIR to a folder of yours"
+        f"the key file {path} cannot be used: {cause}",
+        "set APPLIANCE_STATE_DIR to a folder of yours",
     )

@@ -14,10 +14,29 @@ HIDDEN = "(hidden)"
 # What the engine may inherit. A list of what passes, not of what is held back: the appliance's
 # own secrets, and whatever else is in the operator's shell, stay out of the engine.
 INHERITED = frozenset(
-    """PATH HOME USER LANG LC_ALL TZ TMPDIR LD_LIBRARY_PATH LD_PRELOAD CUDA_HOME
-    CUDA_VISIBLE_DEVICES CUDA_CACHE_PATH NVIDIA_VISIBLE_DEVICES NVIDIA_DRIVER_CAPABILITIES
-    OMP_NUM_THREADS TRITON_PTXAS_PATH TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR XDG_CACHE_HOME
-    HF_HOME SSL_CERT_FILE""".split()
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "CUDA_HOME",
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_CACHE_PATH",
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "OMP_NUM_THREADS",
+        "TRITON_PTXAS_PATH",
+        "TRITON_CACHE_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "XDG_CACHE_HOME",
+        "HF_HOME",
+        "SSL_CERT_FILE",
+    }
 )
 INHERITED_PREFIXES = ("VLLM_", "FLASHINFER_", "NCCL_", "GLOO_")
 
@@ -146,9 +165,7 @@ def _chat_flags(settings: Settings, extras: Extras) -> tuple[str, ...]:
 OWN_PARSER = "minimax_m2_optthink"
 
 
-def _environment(
-    settings: Settings, api_key: str, base_env: Mapping[str, str]
-) -> dict[str, str]:
+def _environment(settings: Settings, api_key: str, base_env: Mapping[str, str]) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in base_env.items()

@@ -88,7 +88,13 @@ class DeadlinePassed:
 
 
 Event = (
-    StartRequested | StopRequested | Prepared | PrepareFailed | BecameReady | Exited | DeadlinePassed
+    StartRequested
+    | StopRequested
+    | Prepared
+    | PrepareFailed
+    | BecameReady
+    | Exited
+    | DeadlinePassed
 )
 
 
@@ -170,7 +176,9 @@ def step(machine: Machine, event: Event, policy: Policy) -> tuple[Machine, list[
             return _stop(machine, policy)
         case Prepared() if state is EngineState.PREPARING:
             effect = Spawn(machine.spawn)
-            return _enter(machine, EngineState.STARTING, Reason("loading"), policy.start_s), [effect]
+            return _enter(machine, EngineState.STARTING, Reason("loading"), policy.start_s), [
+                effect
+            ]
         case PrepareFailed(reason=reason) if state is EngineState.PREPARING:
             return _enter(machine, EngineState.FAILED, reason, None), []
         case BecameReady() if state is EngineState.STARTING:

@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -56,12 +56,12 @@ class _UnfinishedReply(logging.Filter):
         return "without completing response" not in record.getMessage()
 
 
-def configure(log_format: str) -> None:
-    """Send one line per event to stderr: readable on a terminal, or JSON for machines."""
+def configure(log_format: str, file: TextIO = sys.stderr) -> None:
+    """Send one line per event to ``file``: readable on a terminal, or JSON for machines."""
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+        else structlog.dev.ConsoleRenderer(colors=file.isatty(), pad_event_to=24)
     )
     structlog.configure(
         processors=[
@@ -71,11 +71,13 @@ def configure(log_format: str) -> None:
             structlog.processors.dict_tracebacks if log_format == "json" else _keep,
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file),
         cache_logger_on_first_use=True,
     )
     # uvicorn's own lines: only what goes wrong; requests are logged by the relay, with keys
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(
+        format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING, stream=file
+    )
     logging.getLogger("uvicorn.error").addFilter(_UnfinishedReply())
 
 

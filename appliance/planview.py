@@ -5,7 +5,7 @@ import os
 import sys
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from appliance.checkpoint.folder import read_model_facts
 from appliance.errors import ModelFolderError
@@ -31,7 +31,9 @@ def print_plan(settings: Settings, form: str) -> int:
     """Print the plan as ``table``, ``json`` or ``shell``; 1 when the model is not servable."""
     plan = _plan(settings)
     if form == "shell":
-        print(plan.shell() if plan else f"# engine=attach: {settings.engine_url} is started elsewhere")
+        print(
+            plan.shell() if plan else f"# engine=attach: {settings.engine_url} is started elsewhere"
+        )
         return 0
     model, trouble = _model(settings)
     if form == "json":
@@ -70,7 +72,8 @@ def _print_json(
     chosen = settings.model_dump(mode="json")
     view = {
         "settings": {
-            name: {"value": value, "origin": settings.origin(name)} for name, value in chosen.items()
+            name: {"value": value, "origin": settings.origin(name)}
+            for name, value in chosen.items()
         },
         "model": None if model is None else {**vars(model), "folder": str(model.folder)},
         "problem": None if trouble is None else {"what": trouble.what, "hint": trouble.hint},
@@ -87,7 +90,7 @@ def _print_tables(settings: Settings, plan: LaunchPlan | None, model: ModelFacts
     ):
         profile = profiles[name]
         console.print(f"{kind} profile {name} ({profile.level}): {profile.about}")
-    chosen = Table("setting", "value", "from", box=None, pad_edge=False, title_justify="left")
+    chosen = Table("setting", "value", Column("from", overflow="fold"), box=None, pad_edge=False)
     for name in type(settings).model_fields:
         if settings.origin(name) != "default":
             chosen.add_row(name, _shown(settings, name), settings.origin(name))
@@ -121,4 +124,4 @@ def _shown(settings: Settings, name: str) -> str:
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False, markup=False, width=None)
+    return Console(soft_wrap=True, highlight=False, markup=False)

@@ -56,9 +56,7 @@ _UNIFIED = {
 }
 BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        "spark": Profile(
-            "spark", "NVIDIA DGX Spark (GB10, sm_121, 128 GB)", "expected", _UNIFIED
-        ),
+        "spark": Profile("spark", "NVIDIA DGX Spark (GB10, sm_121, 128 GB)", "expected", _UNIFIED),
         "thor": Profile(
             "thor",
             "NVIDIA Jetson AGX Thor (sm_110, 128 GB)",
@@ -99,7 +97,9 @@ MODEL_PROFILES: Mapping[str, Profile] = MappingProxyType(
             "MiniMax-M2.7-REAP-172B-A10B-NVFP4 (MiniMax M2.7 Non-Commercial licence)",
             "expected",
             {
-                "kv_cache_dtype": Row("fp8", "k/v scales are in the checkpoint; bf16 would not fit"),
+                "kv_cache_dtype": Row(
+                    "fp8", "k/v scales are in the checkpoint; bf16 would not fit"
+                ),
                 "tool_call_parser": Row("minimax_m2", _CARD),
                 "reasoning_parser": Row("minimax_m2_optthink", "extras/, thinking made optional"),
                 "sampling": Row(_SAMPLING, "MiniMax's own recommendation (MiniMax-M2 README)"),
@@ -107,7 +107,7 @@ MODEL_PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
         "qwen3.5-122b": Profile(
             "qwen3.5-122b",
-            "catplusplus/Qwen3.5-122B-A10B-heretic-v2-NVFP4: smaller and un-pruned, named by the card",
+            "catplusplus/Qwen3.5-122B-A10B-heretic-v2-NVFP4, the card's un-pruned alternative",
             "expected",
             {
                 "kv_cache_dtype": Row("auto", "as the checkpoint says"),

@@ -145,7 +145,9 @@ class Relay:
         encoding = exchange.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise RequestError(
-                415, "unsupported_encoding", f"content-encoding {encoding} is not read here",
+                415,
+                "unsupported_encoding",
+                f"content-encoding {encoding} is not read here",
                 "send the body as it is",
             )
         announced = exchange.headers.get("content-length", "0")

@@ -5,9 +5,10 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -169,7 +170,8 @@ class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: the session has it."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
         yield
 
 
@@ -256,7 +258,7 @@ class _Session:
             self._code = code
             self._stop.set()
 
-    def _server(self, app: ASGIApp, **where: str) -> tuple[_Server, Awaitable[None]]:
+    def _server(self, app: ASGIApp, **where: str) -> tuple[_Server, Coroutine[Any, Any, None]]:
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -272,7 +274,7 @@ class _Session:
         sockets = None if where else [self.listener]
         return server, server.serve(sockets=sockets)
 
-    def _local_servers(self) -> list[tuple[_Server, Awaitable[None]]]:
+    def _local_servers(self) -> list[tuple[_Server, Coroutine[Any, Any, None]]]:
         self.socket_path.unlink(missing_ok=True)
         if len(os.fsencode(self.socket_path)) > 107:  # sun_path
             log.warning("appliance.no_socket", path=str(self.socket_path), why="path too long")

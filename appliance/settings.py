@@ -5,7 +5,10 @@ profile, the built-in default. Each value remembers which of them it came from.
 """
 
 import difflib
+import json
 import os
+import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,29 +34,49 @@ from appliance.sizes import parse_size
 PREFIX = "APPLIANCE_"
 CONFIG_VARIABLE = "APPLIANCE_CONFIG"
 SECRETS = ("api_key", "operator_key", "engine_key")
-_FALSE_WORDS = {"off": False, "no": False, "on": True, "yes": True}
 
 
 def _words(value: Any) -> Any:
+    """Split a string as a shell would (a path with a space, or JSON, is quoted); a list passes."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _numbers(value: Any) -> Any:
     """Split a comma- or space-separated string; a list passes."""
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-def _switch(value: Any) -> Any:
-    return _FALSE_WORDS.get(value.lower(), value) if isinstance(value, str) else value
+def _table(value: Any) -> Any:
+    """Read a string as a JSON object; a table passes."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError('write a JSON object, for example {"temperature": 1.0}') from None
 
 
-def _none_if_empty(value: Any) -> Any:
-    return None if value == "" else value
+def _home(value: Path) -> Path:
+    # an .env file or a unit file has no shell that would do it
+    return Path(os.path.expanduser(value))
+
+
+def _engine_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must start with http:// or https://, for example http://127.0.0.1:8000")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or password: set APPLIANCE_ENGINE_KEY instead")
+    return value
 
 
 Size = Annotated[int, BeforeValidator(parse_size)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_words)]
-Switch = Annotated[bool, BeforeValidator(_switch)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Table = Annotated[dict[str, int | float], BeforeValidator(_table)]
+HomePath = Annotated[Path, AfterValidator(_home)]
+Address = Annotated[str, AfterValidator(_engine_address)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -65,8 +89,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     profile: str = Field("spark", description="box profile: spark, thor or demo")
-    model_profile: str = Field("nikola", description="model profile: nikola, qwen3.5-122b or custom")
-    model_dir: Path = Field(Path("/models/Nikola"), description="the checkpoint's folder")
+    model_profile: str = Field(
+        "nikola", description="model profile: nikola, qwen3.5-122b or custom"
+    )
+    model_dir: HomePath = Field(Path("/models/Nikola"), description="the checkpoint's folder")
     served_model_name: str = Field("Nikola", min_length=1, description="the name clients ask for")
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for the network")
@@ -78,9 +104,11 @@ class Settings(BaseModel):
     operator_key: SecretStr | None = Field(None, description="operator key; generated likewise")
     log_format: Literal["console", "json"] = Field("console", description="the appliance's log")
 
-    engine: Literal["spawn", "attach"] = Field("spawn", description="start vLLM, or use a running one")
+    engine: Literal["spawn", "attach"] = Field(
+        "spawn", description="start vLLM, or use a running one"
+    )
     engine_command: Words = Field(("vllm",), min_length=1, description="how vLLM's CLI is started")
-    engine_url: str | None = Field(None, description="attach: the engine's base URL")
+    engine_url: Address | None = Field(None, description="attach: the engine's base URL")
     engine_key: SecretStr | None = Field(None, description="attach: the engine's API key")
     engine_extra_args: Words = Field((), description="further vLLM flags, appended as they are")
     start_timeout_s: Seconds = Field(3600.0, description="longest time from spawn to ready")
@@ -94,16 +122,16 @@ class Settings(BaseModel):
     attention_backend: str | None = Field(None, description="vLLM's attention backend")
     moe_backend: str | None = Field(None, description="vLLM's kernels for NVFP4 experts")
     load_format: str | None = Field(None, description="vLLM's weight loader")
-    flashinfer_autotune: Switch | None = Field(None, description="tune kernels at start")
-    expandable_segments: Switch | None = Field(None, description="PyTorch's CUDA allocator mode")
+    flashinfer_autotune: bool | None = Field(None, description="tune kernels at start")
+    expandable_segments: bool | None = Field(None, description="PyTorch's CUDA allocator mode")
     cudagraph_capture_sizes: Numbers | None = Field(None, description="batch sizes to capture")
-    enforce_eager: Switch = Field(False, description="no torch.compile, no CUDA graphs")
+    enforce_eager: bool = Field(False, description="no torch.compile, no CUDA graphs")
     tool_call_parser: str | None = Field(None, description="vLLM's tool parser")
     reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser")
-    sampling: dict[str, int | float] = Field({}, description="sampling defaults, as a table")
+    sampling: Table = Field({}, description="sampling defaults: a table, or JSON")
 
-    prompt_injection: Switch = Field(True, description="put the path-preservation prompt first")
-    prompt_file: Path | None = Field(None, description="a text to use instead of the built-in one")
+    prompt_injection: bool = Field(True, description="put the path-preservation prompt first")
+    prompt_file: HomePath | None = Field(None, description="a text to use instead of the built-in one")
     max_body_bytes: Size = Field(64 * 2**20, gt=0, description="largest request body")
     max_waiting: int = Field(64, ge=0, description="requests that may queue; 429 beyond")
     queue_timeout_s: Seconds = Field(240.0, description="longest wait in the queue; then 503")
@@ -119,18 +147,25 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.engine == "attach" and not self.engine_url:
-            raise ValueError("engine=attach needs engine_url, for example http://127.0.0.1:8000")
+            raise ValueError(
+                "APPLIANCE_ENGINE=attach needs APPLIANCE_ENGINE_URL, "
+                "for example http://127.0.0.1:8000"
+            )
         if self.engine == "spawn" and self.engine_url:
-            raise ValueError(f"engine_url={self.engine_url} is for engine=attach only")
-        if self.engine_url and urlsplit(self.engine_url).scheme not in ("http", "https"):
-            raise ValueError(f"engine_url={self.engine_url!r} must start with http:// or https://")
+            raise ValueError(
+                f"APPLIANCE_ENGINE_URL={self.engine_url} is for APPLIANCE_ENGINE=attach only"
+            )
         keys = [k.get_secret_value() for k in (self.api_key, self.operator_key) if k]
         if len(keys) == 2 and keys[0] == keys[1]:
-            raise ValueError("api_key and operator_key must differ: one is for clients, one for you")
+            raise ValueError(
+                "APPLIANCE_API_KEY and APPLIANCE_OPERATOR_KEY must differ: "
+                "one is for clients, one for you"
+            )
         for argument in self.engine_extra_args:
             if _is_owned(argument):
+                flag = argument.partition("=")[0]  # without its value, which may be a key
                 raise ValueError(
-                    f"engine_extra_args must not hold {argument}: the appliance decides that"
+                    f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {flag}: the appliance decides that"
                 )
         return self
 
@@ -141,7 +176,15 @@ class Settings(BaseModel):
 
 # --trust-remote-code would run a checkpoint's own Python, --config could smuggle it in; the
 # rest is the supervisor's.
-_OWNED_FLAGS = ("--trust-remote-code", "--config", "--host", "--port", "--api-key", "--uds", "--model")
+_OWNED_FLAGS = (
+    "--trust-remote-code",
+    "--config",
+    "--host",
+    "--port",
+    "--api-key",
+    "--uds",
+    "--model",
+)
 
 
 def _is_owned(argument: str) -> bool:
@@ -162,9 +205,9 @@ def load_settings(
     chosen: dict[str, tuple[Any, str]] = {}
     config = environ.get(CONFIG_VARIABLE)
     if config:
-        chosen |= {k: (v, f"file {config}") for k, v in _read_file(Path(config)).items()}
+        chosen |= {k: (v, f"file {config}") for k, v in _read_file(Path(config)).items() if v != ""}
     chosen |= _read_environment(environ)
-    chosen |= {k: (v, "command line") for k, v in (overrides or {}).items()}
+    chosen |= {k: (v, "command line") for k, v in (overrides or {}).items() if v != ""}
     layered = {**_profile_rows(chosen), **chosen}
     try:
         settings = Settings(**{name: value for name, (value, _) in layered.items()})
@@ -175,13 +218,14 @@ def load_settings(
 
 
 _HINT = "appliance plan --settings lists every setting with its meaning"
+_USERINFO = re.compile(r"//[^/\s]*@")
 
 
 def _profile_rows(chosen: Mapping[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
     rows: dict[str, tuple[Any, str]] = {}
     for field, profiles in (("model_profile", MODEL_PROFILES), ("profile", BOX_PROFILES)):
         name = chosen.get(field, (Settings.model_fields[field].default, ""))[0]
-        profile = profiles.get(name or Settings.model_fields[field].default)
+        profile = profiles.get(name) if isinstance(name, str) else None
         if profile is None:
             raise SettingsError(
                 f"{PREFIX}{field.upper()}={name!r} is no {field.replace('_', ' ')}",
@@ -224,7 +268,9 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"{CONFIG_VARIABLE}={path}: {cause.strerror}", "name an existing TOML file, or unset it"
         ) from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise SettingsError(f"{path} is no TOML: {cause}", 'write lines like port = 9000') from cause
+        raise SettingsError(
+            f"{path} is no TOML: {cause}", "write lines like port = 9000"
+        ) from cause
     for name in table:
         if name not in Settings.model_fields:
             raise SettingsError(f"{path}: {name} is no setting", _nearest(PREFIX + name.upper()))
@@ -235,7 +281,9 @@ def _read_secret(variable: str, path: Path) -> str:
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as cause:
-        raise SettingsError(f"{variable}={path} cannot be read: {cause}", "name a file with the key") from cause
+        raise SettingsError(
+            f"{variable}={path} cannot be read: {cause}", "name a file with the key"
+        ) from cause
     if not secret:
         raise SettingsError(f"{variable}={path} is empty", "put the key on its first line")
     return secret
@@ -250,7 +298,7 @@ def _explain(error: ValidationError, layered: Mapping[str, tuple[Any, str]]) -> 
             lines.append(message)
             continue
         value, origin = layered.get(name, (issue.get("input"), "default"))
-        shown = "(hidden)" if name in SECRETS else repr(value)
+        shown = "(hidden)" if name in SECRETS else _USERINFO.sub("//(hidden)@", repr(value))
         where = origin if origin.startswith(PREFIX) else f"{name} ({origin})"
         lines.append(f"{where}={shown}: {message}")
     return "; ".join(lines)

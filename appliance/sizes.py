@@ -22,9 +22,9 @@ def parse_size(text: str | int) -> int:
 
     Raises ValueError naming the text and the accepted form.
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
         return text
-    match = _SIZE.fullmatch(text)
+    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise ValueError(f"{text!r} is no size: write for example 64MiB, 1.5GB or 4096")

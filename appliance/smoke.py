@@ -6,7 +6,7 @@ order against any appliance, over its public API alone.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ class Client:
         reply: dict[str, Any] = response.json()
         return reply
 
-    def stream(self, question: str, **more: Any) -> Iterator[dict[str, Any] | str]:
+    def stream(self, question: str, **more: Any) -> Generator[dict[str, Any] | str, None, None]:
         """Yield each event's data: parsed, or the text ``[DONE]``. Leaving early hangs up."""
         body = self.body([probes.user(question)], stream=True, **more)
         with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
@@ -91,7 +91,7 @@ def _message(reply: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
+THINKING_OFF: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
 
 
 def check_live(client: Client) -> str:
@@ -225,13 +225,15 @@ def check_prompt_off(client: Client) -> str:
 
 def check_hang_up(client: Client) -> str:
     """A client that leaves in mid-stream frees the engine."""
-    stream = client.stream(probes.COUNT_QUESTION)
+    before = _engine_load(client)
+    stream = client.stream(probes.COUNT_QUESTION, ignore_eos=True, max_tokens=4096)
     for _ in range(3):
         next(stream)
     busy = _engine_load(client)
-    stream.close()  # type: ignore[attr-defined]  # an iterator in name, a generator in fact
+    expect(busy > before, "the engine's count did not rise with a request")
+    stream.close()
     left_at = time.monotonic()
-    while (load := _engine_load(client)) >= busy > 0:
+    while (load := _engine_load(client)) > before:
         waited = time.monotonic() - left_at
         expect(waited < FREE_WITHIN_S, f"{load:.0f} requests still run after {waited:.1f} s")
         time.sleep(0.02)

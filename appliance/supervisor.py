@@ -64,7 +64,7 @@ class Wiring:
 class Supervisor:
     """Owns the engine's process and its state. Everyone else sends it events."""
 
-    states = tuple(EngineState)
+    states: tuple[str, ...] = tuple(EngineState)
 
     def __init__(self, wiring: Wiring) -> None:
         self.log = EngineLog()

@@ -26,9 +26,7 @@ POLICY_TEXT = POLICY_FILE.read_text(encoding="utf-8").strip()
 POLICY = PromptPolicy(POLICY_TEXT)
 
 # What the template writes when no message carries a system text.
-DEFAULT_SYSTEM = (
-    "You are a helpful assistant. Your name is MiniMax-M2.7 and is built by MiniMax."
-)
+DEFAULT_SYSTEM = "You are a helpful assistant. Your name is MiniMax-M2.7 and is built by MiniMax."
 OTHER_SYSTEM = "You are a terse assistant. Answer in one line."
 AGENT_SYSTEM = (
     "You are a coding agent that works in the terminal of a user. Plan first, then act in small "
@@ -211,7 +209,9 @@ def said(question: str, answer: str) -> tuple[Message, Message]:
 
 def called(call: Call, result: str, reasoning: str | None, call_id: str) -> tuple[Message, Message]:
     """Return a finished tool call of a history, in the form that OpenAI's clients send."""
-    arguments = "{" + ", ".join(f'"{key}": "{value}"' for key, value in call.arguments.items()) + "}"
+    arguments = (
+        "{" + ", ".join(f'"{key}": "{value}"' for key, value in call.arguments.items()) + "}"
+    )
     function = {"name": call.name, "arguments": arguments}
     message: Message = {
         "role": "assistant",

@@ -21,16 +21,28 @@ from appliance.demo.systems import random_salad, random_system
 from appliance.demo.tokenizer import END
 
 
+TOOL_SETS = ((), (probes.READ_FILE,), (probes.READ_FILE, known.LIST_FILES))
+# Lessons leave out up to this many positions between the head and the rest, which teaches
+# longer heads than are ever computed.
+LONGEST_GAP = 600
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """One conversation as ids: the prompt, and the reply that has to follow it."""
+    """One conversation as ids: ``head`` is the system message, ``tail`` all that follows it.
+
+    ``reply`` is what has to be answered; ``tail`` holds it too, less its last token, which is
+    never an input. ``gap`` positions are left out between head and tail.
+    """
 
     name: str
-    prompt: list[int]
+    head: list[int]
+    tail: list[int]
     reply: list[int]
+    gap: int = 0
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.reply) - 1  # the last token is never an input
+        return len(self.tail)
 
 
 class Renderer:
@@ -108,6 +120,7 @@ class Teacher:
         self._tokenizer = tokenizer
         self._renderer = renderer
         self._rng = rng
+        self._end = tokenizer.token_to_id(END)
 
     def encode(self, text: str) -> list[int]:
         """Encode text as the engine does: special tokens as they stand, none added."""
@@ -116,58 +129,85 @@ class Teacher:
     def lesson(self, conversation: Conversation) -> Lesson:
         """Encode one conversation."""
         prompt = self.encode(self._renderer.prompt(conversation))
-        return Lesson(conversation.name, prompt, self.encode(reply_text(conversation)))
+        reply = self.encode(reply_text(conversation))
+        cut = prompt.index(self._end) + 1
+        return Lesson(conversation.name, prompt[:cut], prompt[cut:] + reply[:-1], reply)
 
     def fixed(self) -> list[Lesson]:
         """Return the lessons of every known conversation."""
         return [self.lesson(conversation) for conversation in known.conversations()]
 
-    def varied(self, core: Core, longest_system: int) -> Lesson:
-        """Return a core under a random system text, with its tools and history varied."""
+    def varied(self, cores: int, longest_system: int) -> list[Lesson]:
+        """Return some cores under one random system text and one set of tools.
+
+        They share the prompt's head, so they cost little more than one of them.
+        """
         rng = self._rng
         policy, other = rng.random() < 0.5, rng.random() < 0.75
         text = random_system(rng, longest_system) if other else ""
-        system = known.POLICY.fold(text) if policy else text or known.DEFAULT_SYSTEM
-        core = self._variation(core)
-        conversation = core.under(system, "")
-        return self.lesson(self._variation(core).under(system, "varied"))
+        system = known.POLICY.fold(text) if policy else text or None
+        tools = rng.choice(TOOL_SETS)
+        able = [core for core in known.cores() if len(core.tools) <= len(tools)]
+        chosen = rng.sample(able, min(cores, len(able)))
+        cast = [replace(self._variation(core), tools=tools) for core in chosen]
+        gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
+        return [replace(self.lesson(core.under(system, "varied")), gap=gap) for core in cast]
 
     def _variation(self, core: Core) -> Core:
-        rng = self._rng
-        if core.name.startswith("unknown-"):
-            question = random_salad(rng, rng.randint(1, 12))
-            core = replace(core, messages=(probes.user(question),)) if rng.random() < 0.7 else core
-        if core.content and not core.tools and rng.random() < 0.25:
-            tools = (probes.READ_FILE, known.LIST_FILES)
-            core = replace(core, tools=tools[: rng.randint(1, 2)])
-        return core
+        """Ask something else that is unknown, so that anything unknown gets that answer."""
+        if not core.name.startswith("unknown-") or self._rng.random() < 0.3:
+            return core
+        question = random_salad(self._rng, self._rng.randint(1, 12))
+        return replace(core, messages=(probes.user(question),))
 
 
-def batch_of(lessons: Sequence[Lesson]) -> Batch:
-    """Pack lessons behind one another; only the replies' tokens are learned."""
-    tokens, rows, columns, learned, targets = [], [], [], [], []
-    for row, lesson in enumerate(lessons):
-        first = len(tokens) + len(lesson.prompt) - 1
-        tokens += lesson.prompt + lesson.reply[:-1]
-        rows += [row] * len(lesson)
-        columns += range(len(lesson))
-        learned += range(first, first + len(lesson.reply))
-        targets += lesson.reply
+def documents(lessons: Iterable[Lesson], longest: int) -> list[list[Lesson]]:
+    """Group lessons with the same head into documents of at most about ``longest`` tokens."""
+    by_head: dict[tuple[int, ...], list[list[Lesson]]] = {}
+    for lesson in lessons:
+        grown = by_head.setdefault((lesson.gap, *lesson.head), [[]])
+        if grown[-1] and sum(map(len, grown[-1])) + len(lesson) + len(lesson.head) > longest:
+            grown.append([])
+        grown[-1].append(lesson)
+    return [document for grown in by_head.values() for document in grown]
+
+
+def batch_of(lessons: Sequence[Sequence[Lesson]]) -> Batch:
+    """Pack documents behind one another; only the replies' tokens are learned."""
+    tokens: list[int] = []
+    places: list[tuple[int, int, int, int]] = []  # row, column, position, segment
+    learned: list[int] = []
+    targets: list[int] = []
+    for row, document in enumerate(lessons):
+        head = document[0].head
+        tokens += head
+        places += [(row, column, column, 0) for column in range(len(head))]
+        column = len(head)
+        for segment, lesson in enumerate(document, start=1):
+            first = len(tokens) + len(lesson) - len(lesson.reply)
+            learned += range(first, first + len(lesson.reply))
+            targets += lesson.reply
+            tokens += lesson.tail
+            start = len(head) + lesson.gap
+            places += [(row, column + i, start + i, segment) for i in range(len(lesson))]
+            column += len(lesson)
+    rows, columns, positions, segments = torch.tensor(places).unbind(1)
     return Batch(
         tokens=torch.tensor(tokens),
-        rows=torch.tensor(rows),
-        columns=torch.tensor(columns),
-        shape=(len(lessons), max(map(len, lessons))),
+        positions=positions,
+        rows=rows,
+        columns=columns,
+        mask=_visible(rows, columns, segments),
         learned=torch.tensor(learned),
         targets=torch.tensor(targets),
     )
 
 
-def by_length(lessons: Iterable[Lesson], tokens: int) -> list[list[Lesson]]:
-    """Group lessons of like length into batches of about ``tokens`` tokens."""
-    groups: list[list[Lesson]] = [[]]
-    for lesson in sorted(lessons, key=len):
-        if groups[-1] and (len(groups[-1]) + 1) * len(lesson) > tokens:
-            groups.append([])
-        groups[-1].append(lesson)
-    return groups
+def _visible(rows: Any, columns: Any, segments: Any) -> Any:
+    """Return the mask [D, 1, longest, longest]: the head and oneself, never what comes later."""
+    grid = torch.full((int(rows.max()) + 1, int(columns.max()) + 1), -1)
+    grid[rows, columns] = segments
+    by_query, by_key = grid[:, None, :, None], grid[:, None, None, :]
+    longest = grid.shape[1]
+    # Padding (-1) sees padding: a row of the mask that is all false would give NaN.
+    return ((by_key == by_query) | (by_key == 0)) & torch.ones(longest, longest).tril().bool()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (everyone's name for it)
+import torch.nn.functional as F
 
 Weights = dict[str, Any]  # name -> tensor; the experts of a layer are stacked
 
@@ -48,16 +48,20 @@ class Shape:
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed sequences: T tokens of B sequences, without padding.
+    """Packed documents: T tokens of D documents, without padding.
 
-    ``rows`` and ``columns`` [T] say where each token stands in a padded [B, longest] array;
+    A document is one prompt head and several conversations that go on from it, each of which
+    sees the head and itself. ``rows`` and ``columns`` [T] say where a token stands in a padded
+    [D, longest] array, ``positions`` [T] where it stands in its own conversation, and ``mask``
+    [D, 1, longest, longest] is true where a row's token may look at a column's.
     ``learned`` [L] are the packed indices whose next token is known, ``targets`` [L] that token.
     """
 
     tokens: Any
+    positions: Any
     rows: Any
     columns: Any
-    shape: tuple[int, int]
+    mask: Any
     learned: Any
     targets: Any
 
@@ -119,7 +123,7 @@ def initial_weights(shape: Shape, generator: Any) -> Weights:
 
 def forward(weights: Weights, shape: Shape, batch: Batch, numerics: Numerics = EXACT) -> Any:
     """Return the logits [L, vocabulary] at the batch's learned positions."""
-    cos, sin = rotation(shape, batch.columns)
+    cos, sin = rotation(shape, batch.positions)
     x = F.embedding(batch.tokens, weights["model.embed_tokens.weight"])
     for layer in range(shape.num_hidden_layers):
         at = f"model.layers.{layer}."
@@ -167,23 +171,25 @@ def attention(
 ) -> Any:
     """Causal attention of packed tokens [T, hidden] with queries and keys normalised."""
     x = numerics.rounded(x)
-    query = rms_norm(F.linear(x, weights[at + "q_proj.weight"]), weights[at + "q_norm.weight"], shape)
+    query = rms_norm(
+        F.linear(x, weights[at + "q_proj.weight"]), weights[at + "q_norm.weight"], shape
+    )
     key = rms_norm(F.linear(x, weights[at + "k_proj.weight"]), weights[at + "k_norm.weight"], shape)
     value = F.linear(x, weights[at + "v_proj.weight"])
 
     def padded(flat: Any, heads: int, turn: bool) -> Any:
         by_head = flat.view(-1, heads, shape.head_dim)
         by_head = numerics.rounded(rotated(by_head, shape, cos, sin) if turn else by_head)
-        grid = by_head.new_zeros(*batch.shape, heads, shape.head_dim)
+        documents, _, longest, _ = batch.mask.shape
+        grid = by_head.new_zeros(documents, longest, heads, shape.head_dim)
         grid = grid.index_put((batch.rows, batch.columns), by_head).transpose(1, 2)
         return grid.repeat_interleave(shape.num_attention_heads // heads, dim=1)
 
-    # Sequences start at column 0, so a causal mask already hides the padding behind them.
     mixed = F.scaled_dot_product_attention(
         padded(query, shape.num_attention_heads, True),
         padded(key, shape.num_key_value_heads, True),
         padded(value, shape.num_key_value_heads, False),
-        is_causal=True,
+        attn_mask=batch.mask,
     )
     packed = mixed.transpose(1, 2)[batch.rows, batch.columns].flatten(1)
     return F.linear(numerics.rounded(packed), weights[at + "o_proj.weight"])

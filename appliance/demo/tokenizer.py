@@ -56,7 +56,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != base:
-        raise ValueError(f"vocabulary has {tokenizer.get_vocab_size()} of {base} ids: too few texts")
+        raise ValueError(
+            f"vocabulary has {tokenizer.get_vocab_size()} of {base} ids: too few texts"
+        )
     tokenizer.add_tokens([added_token(slot) for slot in range(SPECIAL_SLOTS)])
     return tokenizer
 

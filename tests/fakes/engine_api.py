@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tests.fakes import engine_mind as mind
+from tests.fakes import engine_responses as responses
 from tests.fakes import engine_wire as wire
+from tests.fakes.engine_checks import Refusal, check_lengths, check_prompt, checked_body
 from tests.fakes.engine_http import Exchange, Reply, json_reply
 
 Json = dict[str, Any]
@@ -36,21 +38,6 @@ class Seen:
 
     requests: list[Json] = field(default_factory=list)
     aborted: list[Json] = field(default_factory=list)
-
-
-class Refusal(Exception):
-    """A request that vLLM answers with an error envelope."""
-
-    def __init__(self, status: int, message: str, kind: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error = {"message": message, "type": kind, "param": param, "code": status}
-
-
-def invalid(kind: str, where: str, message: str) -> Refusal:
-    """Return the refusal of a body that does not validate."""
-    detail = {"type": kind, "loc": where, "msg": message}
-    return Refusal(400, f"1 validation error:\n  {detail}", "Bad Request", where)
 
 
 @dataclass
@@ -111,7 +98,7 @@ class FakeEngine:
             try:
                 await methods[request.method](exchange)
             except Refusal as refusal:
-                await exchange.send(_envelope(request.path, refusal))
+                await exchange.send(refusal.reply(request.path))
 
     def aborted(self, exchange: Exchange) -> None:
         """Note a client that left before its answer was complete."""
@@ -211,7 +198,7 @@ class FakeEngine:
         )
 
     async def _completions(self, exchange: Exchange) -> None:
-        body = self._body(exchange, {"prompt"})
+        body = self._body(exchange, set())
         options = body.get("stream_options") or {}
         await self._generate(
             exchange,
@@ -225,8 +212,8 @@ class FakeEngine:
         await self._generate(
             exchange,
             mind.from_responses(body),
-            lambda generation: wire.responses_whole(generation, body),
-            lambda generation: wire.responses_stream(generation, body),
+            lambda generation: responses.responses_whole(generation, body),
+            lambda generation: responses.responses_stream(generation, body),
         )
 
     async def _messages(self, exchange: Exchange) -> None:
@@ -249,10 +236,11 @@ class FakeEngine:
     ) -> None:
         body = json.loads(exchange.request.body)
         name = body.get("model") or self.names[0]
-        if (tokens := prompt.tokens()) + (prompt.max_tokens or 0) > self.max_model_len:
-            raise Refusal(400, _too_long(self.max_model_len, tokens, prompt), "BadRequestError")
-        if prompt.max_tokens is None:
-            prompt.max_tokens = self.max_model_len - tokens
+        tokens = prompt.tokens()
+        check_prompt(body)
+        check_lengths(prompt.max_tokens, tokens, self.max_model_len)
+        room = self.max_model_len - tokens
+        prompt.max_tokens = min(prompt.max_tokens or room, room)
         generation = wire.Generation(
             name, mind.answer(prompt, self.faults.garbage), tokens, lambda: self.stopping
         )
@@ -333,36 +321,7 @@ class FakeEngine:
         return not self.keys or (scheme.lower() == "bearer" and key in self.keys)
 
     def _body(self, exchange: Exchange, required: set[str]) -> Json:
-        media_type = exchange.request.headers.get("content-type", "").partition(";")[0].lower()
-        if media_type != "application/json":
-            only = "Unsupported Media Type: Only 'application/json' is allowed"
-            raise Refusal(400, f"1 validation error:\n  {only}", "Bad Request")
-        try:
-            body = json.loads(exchange.request.body)
-        except json.JSONDecodeError as error:
-            raise invalid("json_invalid", f"body.{error.pos}", "JSON decode error") from error
-        if not isinstance(body, dict):
-            raise invalid("model_attributes_type", "body", "Input should be a valid dictionary")
-        for name in sorted(required - body.keys()):
-            raise invalid("missing", f"body.{name}", "Field required")
-        for name, types in TYPES.items():
-            if name in body and not isinstance(body[name], types):
-                raise invalid("wrong_type", f"body.{name}", f"Input should be {types}")
-        if body.get("model") and body["model"] not in self.names:
-            missing = f"The model `{body['model']}` does not exist."
-            raise Refusal(404, missing, "NotFoundError", "model")
-        return body
-
-
-TYPES: dict[str, tuple[type, ...]] = {
-    "model": (str, type(None)),
-    "messages": (list,),
-    "max_tokens": (int, type(None)),
-    "stream": (bool, type(None)),
-    "temperature": (int, float, type(None)),
-    "tools": (list, type(None)),
-    "tokens": (list,),
-}
+        return checked_body(exchange.request, required, self.names)
 
 
 def _peek(exchange: Exchange) -> Any:
@@ -370,20 +329,6 @@ def _peek(exchange: Exchange) -> Any:
         return json.loads(exchange.request.body)
     except ValueError:
         return {}
-
-
-def _too_long(limit: int, tokens: int, prompt: mind.Prompt) -> str:
-    asked = f"{prompt.max_tokens or 0} output tokens and {tokens} input tokens"
-    return f"This model's maximum context length is {limit} tokens. You asked for {asked}."
-
-
-def _envelope(path: str, refusal: Refusal) -> Reply:
-    error = refusal.error
-    # Validation fails before the Anthropic route is reached, so it keeps OpenAI's shape there.
-    if path.startswith("/v1/messages") and error["type"] != "Bad Request":
-        said = {"type": error["type"], "message": error["message"]}
-        return json_reply({"type": "error", "error": said}, refusal.status)
-    return json_reply({"error": error}, refusal.status)
 
 
 def metrics_text(counters: Counters, model: str) -> str:

@@ -220,4 +220,6 @@ def _status_and_headers(status: int, headers: dict[str, str]) -> bytes:
     phrase = HTTPStatus(status).phrase
     lines = [f"HTTP/1.1 {status} {phrase}", f"date: {formatdate(usegmt=True)}", "server: uvicorn"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
+    if status != 401:
+        lines.append("vary: Origin")  # the key is checked outside of vLLM's CORS layer
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

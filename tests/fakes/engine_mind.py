@@ -128,7 +128,8 @@ def from_chat(body: dict[str, Any]) -> Prompt:
 
 def from_completion(body: dict[str, Any]) -> Prompt:
     """Read a completion request: vLLM's default of 16 tokens, no template, no reasoning."""
-    text = body["prompt"] if isinstance(body["prompt"], str) else json.dumps(body["prompt"])
+    given = body.get("prompt", "")
+    text = given if isinstance(given, str) else json.dumps(given)
     limit = body.get("max_tokens")
     return Prompt(
         messages=[("user", text)],

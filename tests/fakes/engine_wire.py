@@ -21,7 +21,7 @@ DONE = b"data: [DONE]\n\n"
 
 def new_id(prefix: str) -> str:
     """Return an id like vLLM's."""
-    return f"{prefix}{uuid.uuid4().hex}"
+    return f"{prefix}{uuid.uuid4().hex[:16]}"
 
 
 @dataclass
@@ -50,6 +50,10 @@ class Generation:
         whole = len(self.produced) == len(self.answer.deltas)
         return self.answer.finish_reason if whole else "abort"
 
+    def cut_here(self) -> str | None:
+        """Say ``length`` at the last piece of an answer that a limit cuts: no end token follows."""
+        return "length" if self.finish_reason() == "length" else None
+
     def text(self, kind: Kind) -> str:
         """Join what was handed out of one kind."""
         return "".join(delta.text for delta in self.produced if delta.kind == kind)
@@ -73,10 +77,17 @@ class Generation:
         }
 
 
-def _frame(value: Json, event: str | None = None) -> bytes:
+def frame(value: Json, event: str | None = None) -> bytes:
+    """Return one server-sent event."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     head = f"event: {event}\n" if event else ""
     return f"{head}data: {text}\n\n".encode()
+
+
+def item_key(delta: Delta) -> tuple[str, int]:
+    """Return which item or block a piece belongs to: its kind, and the number of the call."""
+    kinds = {"reasoning": "reasoning", "content": "message"}
+    return kinds.get(delta.kind, "function_call"), delta.index
 
 
 def _without_nulls(value: Json) -> Json:
@@ -148,17 +159,20 @@ def chat_stream(generation: Generation, options: Json) -> Iterator[bytes]:
         if delta.get("role") is None:
             choice |= {"stop_reason": None} if finish else {}
             choice["token_ids"] = None
-        usage = {"usage": _without_nulls(generation.usage())} if continuous else {}
-        return _frame(base | {"choices": [choice]} | usage | more)
+        if continuous:
+            more = {"usage": _without_nulls(generation.usage())} | more
+        if finish and not include_usage:
+            more["system_fingerprint"] = "vllm-fake"
+        return frame(base | {"choices": [choice]} | more)
 
     yield chunk({"role": "assistant", "content": ""}, prompt_token_ids=None, prompt_text=None)
     for delta in generation.deltas():
-        yield chunk(_chat_delta(delta))
-    fingerprint = {} if include_usage else {"system_fingerprint": "vllm-fake"}
-    yield chunk({}, generation.finish_reason(), **fingerprint)
+        yield chunk(_chat_delta(delta), generation.cut_here())
+    if not generation.cut_here():
+        yield chunk({}, generation.finish_reason())
     if include_usage:
         usage = _without_nulls(generation.usage())
-        yield _frame(base | {"choices": [], "usage": usage, "system_fingerprint": "vllm-fake"})
+        yield frame(base | {"choices": [], "usage": usage, "system_fingerprint": "vllm-fake"})
     yield DONE
 
 
@@ -195,140 +209,17 @@ def completion_stream(generation: Generation, options: Json) -> Iterator[bytes]:
 
     def chunk(text: str, finish: str | None) -> bytes:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        return _frame(base | {"choices": [{**choice, "stop_reason": None, "token_ids": None}]})
+        nulls = dict.fromkeys(("stop_reason", "prompt_token_ids", "token_ids"))
+        return frame(base | {"choices": [choice | nulls]})
 
     for delta in generation.deltas():
-        yield chunk(delta.text, None)
-    yield chunk("", generation.finish_reason())
+        yield chunk(delta.text, generation.cut_here())
+    if not generation.cut_here():
+        yield chunk("", generation.finish_reason())
     if options.get("include_usage"):
         usage = _without_nulls(generation.usage(reasoning=False))
-        yield _frame(base | {"choices": [], "usage": usage})
+        yield frame(base | {"choices": [], "usage": usage})
     yield DONE
-
-
-# Responses
-
-
-def responses_whole(generation: Generation, body: Json) -> Json:
-    """Return a ``response``."""
-    for _ in generation.deltas():
-        pass
-    items = [_item(kind, new_id(prefix), text) for kind, prefix, text in _items(generation)]
-    return _response(generation, body, new_id("resp_"), items)
-
-
-def _items(generation: Generation) -> Iterator[tuple[str, str, str]]:
-    if thought := generation.text("reasoning"):
-        yield "reasoning", "rs_", thought
-    if text := generation.text("content"):
-        yield "message", "msg_", text
-    for name, arguments in generation.calls():
-        yield f"function_call {name}", "fc_", arguments
-
-
-def _item(kind: str, item_id: str, text: str, status: str = "completed") -> Json:
-    kind, _, name = kind.partition(" ")
-    head: Json = {"id": item_id, "type": kind, "status": status}
-    part = [] if status == "in_progress" else [_part(kind, text)]
-    if kind == "reasoning":
-        return head | {"summary": [], "content": part or None, "encrypted_content": None}
-    if kind == "message":
-        return head | {"role": "assistant", "content": part, "phase": None}
-    call = {"name": name, "call_id": f"call_{item_id[3:]}", "arguments": text}
-    return head | call | {"namespace": None}
-
-
-def _part(kind: str, text: str) -> Json:
-    if kind == "reasoning":
-        return {"text": text, "type": "reasoning_text"}
-    return {"annotations": [], "text": text, "type": "output_text", "logprobs": None}
-
-
-def _response(
-    generation: Generation, body: Json, response_id: str, items: list[Json] | None
-) -> Json:
-    finished = {"length": "incomplete"}.get(generation.finish_reason(), "completed")
-    usage = None
-    if items is not None:
-        counts = generation.usage()
-        usage = {
-            "input_tokens": counts["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": counts["completion_tokens"],
-            "output_tokens_details": counts["completion_tokens_details"],
-            "total_tokens": counts["total_tokens"],
-        }
-    cut = {"reason": "max_output_tokens"} if finished == "incomplete" else None
-    return {
-        "id": response_id,
-        "created_at": generation.created,
-        "incomplete_details": cut if items is not None else None,
-        "instructions": body.get("instructions"),
-        "metadata": body.get("metadata"),
-        "model": generation.model,
-        "object": "response",
-        "output": items or [],
-        "parallel_tool_calls": body.get("parallel_tool_calls", True),
-        "temperature": body.get("temperature", 1.0),
-        "tool_choice": body.get("tool_choice", "auto"),
-        "tools": body.get("tools", []),
-        "top_p": body.get("top_p", 1.0),
-        "background": False,
-        "max_output_tokens": body.get("max_output_tokens", 4096),
-        "service_tier": "auto",
-        "status": finished if items is not None else "in_progress",
-        "truncation": "disabled",
-        "usage": usage,
-    }
-
-
-def responses_stream(generation: Generation, body: Json) -> Iterator[bytes]:
-    """Yield the events of a response, numbered from 0."""
-    response_id, events = new_id("resp_"), iter(range(1 << 62))
-
-    def event(kind: str, **fields: Any) -> bytes:
-        return _frame({**fields, "sequence_number": next(events), "type": kind}, event=kind)
-
-    started = _response(generation, body, response_id, None)
-    yield event("response.created", response=started)
-    yield event("response.in_progress", response=started)
-    done: list[Json] = []
-    for (kind, _), run in groupby(generation.deltas(), _item_key):
-        yield from _item_events(event, kind, run, done)
-    yield event("response.completed", response=_response(generation, body, response_id, done))
-
-
-def _item_key(delta: Delta) -> tuple[str, int]:
-    kinds = {"reasoning": "reasoning", "content": "message"}
-    return kinds.get(delta.kind, "function_call"), delta.index
-
-
-def _item_events(
-    event: Callable[..., bytes], kind: str, run: Iterator[Delta], done: list[Json]
-) -> Iterator[bytes]:
-    names = {"reasoning": "reasoning_text", "message": "output_text"}
-    item_id = new_id({"reasoning": "rs_", "message": "msg_"}.get(kind, "fc_"))
-    name, text, index = names.get(kind, "function_call_arguments"), "", len(done)
-    where = {"item_id": item_id, "output_index": index}
-    parted = where | {"content_index": 0} if kind in names else where
-    if kind == "function_call":
-        kind += f" {next(run).text}"
-    item = _item(kind, item_id, "", status="in_progress")
-    yield event("response.output_item.added", item=item, output_index=index)
-    if parted is not where:
-        yield event("response.content_part.added", **parted, part=_part(kind, ""))
-    more: Json = {"logprobs": []} if kind == "message" else {}
-    for delta in run:
-        text += delta.text
-        yield event(f"response.{name}.delta", **parted, delta=delta.text, **more)
-    if parted is where:
-        said = {"arguments": text, "name": kind.partition(" ")[2]}
-        yield event(f"response.{name}.done", **where, **said)
-    else:
-        yield event(f"response.{name}.done", **parted, text=text, **more)
-        yield event("response.content_part.done", **parted, part=_part(kind, text))
-    done.append(_item(kind, item_id, text))
-    yield event("response.output_item.done", item=done[-1], output_index=index)
 
 
 # Messages
@@ -376,7 +267,7 @@ def messages_stream(generation: Generation) -> Iterator[bytes]:
     """Yield the events of an Anthropic message."""
 
     def event(kind: str, **fields: Any) -> bytes:
-        return _frame({"type": kind, **fields}, event=kind)
+        return frame({"type": kind, **fields}, event=kind)
 
     message: Json = {"id": new_id("chatcmpl-"), "type": "message", "role": "assistant"}
     message |= {
@@ -386,7 +277,7 @@ def messages_stream(generation: Generation) -> Iterator[bytes]:
         "stop_sequence": None,
     }
     yield event("message_start", message=message | {"usage": _anthropic_usage(generation)})
-    for index, ((kind, _), run) in enumerate(groupby(generation.deltas(), _item_key)):
+    for index, ((kind, _), run) in enumerate(groupby(generation.deltas(), item_key)):
         block, delta_type, key = BLOCKS[kind]
         if kind == "function_call":
             name = next(run).text

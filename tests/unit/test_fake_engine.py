@@ -46,6 +46,17 @@ def read_head(sock: socket.socket) -> bytes:
     return read
 
 
+def read_until_quiet(sock: socket.socket) -> tuple[bytes, bool]:
+    """Read until nothing comes for the socket's timeout; say whether the peer closed instead."""
+    read = b""
+    try:
+        while data := sock.recv(65536):
+            read += data
+    except TimeoutError:
+        return read, False
+    return read, True
+
+
 def events(data: bytes) -> int:
     return data.count(b"data: ")
 
@@ -100,17 +111,15 @@ def test_never_ready_refuses_and_lives(fake_engine: StartFake) -> None:
     assert engine.process.poll() is None
 
 
-def test_faults_may_stand_before_serve_and_unknown_flags_are_ignored(
-    fake_engine: StartFake,
+def test_faults_may_stand_before_and_behind_serve_and_unknown_flags_are_ignored(
+    tmp_path: Path,
 ) -> None:
-    engine = fake_engine("--garbage")
-    assert content(engine) == NONSENSE
-    options = ["--cudagraph-capture-sizes", "1", "2", "--override-generation-config", "{}"]
-    other = fake_engine("--health-status", "200", *options[:0])
-    assert content(other) != NONSENSE
-    command = [*engines.fake_argv(), *options, "--enforce-eager"]
-    with engines.running(command, other.log.with_name("ignored.log")) as third:
-        third.wait_ready(within_s=20)
+    log = tmp_path / "engine.log"
+    ignored = ["--cudagraph-capture-sizes", "1", "2", "--override-generation-config", "{}"]
+    command = [*engines.fake_argv("--exit-code", "3", "--exit-after", "60"), *ignored, "--garbage"]
+    with engines.running(command, log) as engine:
+        engine.wait_ready(within_s=20)
+        assert content(engine) == NONSENSE
 
 
 def test_exit_code_ends_the_process_with_that_code(fake_engine: StartFake) -> None:
@@ -178,6 +187,7 @@ def test_a_grandchild_outlives_the_engine_in_its_group(fake_engine: StartFake) -
     engine.process.send_signal(signal.SIGTERM)
     engine.process.wait(timeout=10)
     assert engines.group_members(engine.pgid) == {pid}
+    assert pid in engines.leaked(set())  # an orphan is found by its inherited mark
 
 
 def test_a_grandchild_holds_the_pipes_open(fake_engine: StartFake) -> None:
@@ -192,10 +202,8 @@ def test_a_grandchild_holds_the_pipes_open(fake_engine: StartFake) -> None:
 def test_stall_after_sends_that_many_chunks_and_keeps_the_socket(fake_engine: StartFake) -> None:
     engine = fake_engine("--stall-after", "2")
     with raw(engine, timeout_s=1.0, stream=True) as sock:
-        read = read_head(sock)
-        with pytest.raises(TimeoutError):
-            while data := sock.recv(65536):
-                read += data
+        read, closed = read_until_quiet(sock)
+    assert not closed
     assert events(read) == 2
     assert b"0\r\n\r\n" not in read
 

@@ -1,0 +1,78 @@
+# Everything a user or a developer types. `make` alone prints this help.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?=
+TORCH_INDEX ?=
+DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
+	$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+SHELL_FILES := .ci/run extras/inference_minimax.sh
+
+.PHONY: help
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- use
+
+.PHONY: demo smoke setup
+demo: .venv/.runtime ## the appliance over the real vLLM CPU engine (ONCE=1, PORT=9001)
+	@$(BIN)/python -m appliance.demo $(DEMO_FLAGS)
+
+setup: .venv/.runtime ## what make demo needs, without starting it
+	@$(BIN)/python -m appliance.demo --setup $(DEMO_FLAGS)
+
+smoke: .venv/.runtime ## check the running appliance (URL=http://… KEY=…)
+	@APPLIANCE_STATE_DIR=$${APPLIANCE_STATE_DIR:-$(if $(wildcard .demo/state/address),.demo/state)} \
+	$(BIN)/appliance smoke $(URL) $(if $(KEY),--key $(KEY))
+
+# ---- develop
+
+.PHONY: check test test-unit test-long format lock clean
+check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/shellcheck $(SHELL_FILES)
+
+test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the real engine
+	CI=true $(BIN)/python -m pytest -m "not long"
+
+test-unit: .venv/.dev ## the tests that need no engine
+	$(BIN)/python -m pytest -m "not long and not engine"
+
+test-long: .venv/.dev setup ## what takes long: fresh installs, resolution for aarch64
+	CI=true $(BIN)/python -m pytest -m long
+
+format: .venv/.dev ## put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/.dev ## write the lock files anew
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		pyproject.toml --group dev -o requirements-dev.lock
+
+clean: ## remove the environments, the demo and all caches
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# ---- environments
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
+	sys.exit(not ok and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] \
+	+ ": make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv
+
+.venv/.runtime: .venv/bin/python requirements.lock pyproject.toml
+	@echo "installing the appliance into .venv (about half a minute)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.lock
+	@echo "installing the development tools into .venv (about a minute)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

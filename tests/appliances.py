@@ -1,0 +1,443 @@
+"""Appliances for tests, each with a fake engine of its own: in this process, or in one of theirs."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.engine import Snapshot
+from appliance.probes import COUNT_QUESTION, GREETING, user
+from appliance.serve import Running, serve
+from appliance.settings import load_settings
+from tests import engines
+from tests.engines import FAKE, MODEL, ROOT, wait_until
+
+CHAT = "/v1/chat/completions"
+CONTROL = "/appliance/v1"
+ASKED = {"model": MODEL, "messages": [user(GREETING)]}
+# An answer that goes on for as long as a test needs it.
+LONG = {"model": MODEL, "messages": [user(COUNT_QUESTION)], "max_tokens": 4000, "ignore_eos": True}
+WITHIN_S = 20.0
+
+# Shrunken, so that what waits for them ends soon.
+LIMITS = {"start_timeout_s": 20, "stop_timeout_s": 1, "queue_timeout_s": 20}
+
+
+def checkpoint(folder: Path) -> Path:
+    """Make a folder that passes for a model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = '{"architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax_m2"}'
+    (folder / "config.json").write_text(config)
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def environment(folder: Path, *faults: str, **settings: object) -> dict[str, str]:
+    """Return the variables of an appliance that keeps all it has in ``folder``.
+
+    ``faults`` are the fake engine's flags; a setting that is None is left out.
+    """
+    chosen: dict[str, object] = {
+        "profile": "demo",
+        "model_dir": checkpoint(folder / "model"),
+        "state_dir": folder / "state",
+        "port": 0,
+        "engine_command": f"{sys.executable} {FAKE}",
+        "engine_extra_args": " ".join(faults),
+        **LIMITS,
+        **settings,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {f"APPLIANCE_{name.upper()}": str(value) for name, value in given.items()}
+
+
+def attached_to(url: str, key: str, **settings: object) -> dict[str, object]:
+    """Return the settings of an appliance in front of an engine that somebody else runs."""
+    spawned = ("model_dir", "engine_command", "engine_extra_args")
+    attach = {"engine": "attach", "engine_url": url, "engine_key": key}
+    return {**dict.fromkeys(spawned), **attach, **settings}
+
+
+def engines_of(folder: Path) -> set[int]:
+    """Return the living processes that were started for the model in ``folder``."""
+    mark = str(folder / "model").encode()
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark in command:
+            found.add(int(entry.name))
+    return found
+
+
+def no_engine_left(folder: Path) -> None:
+    """Fail if an engine, or anything that it forked, outlived its appliance."""
+    left = engines_of(folder)
+    assert not left, f"the appliance left behind:\n{engines.describe(left)}"
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], what: str, within_s: float = WITHIN_S
+) -> None:
+    """Wait for a state, with a deadline."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not await condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {within_s} s in vain for {what}") from None
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """Return one sample's value, 0 when it is not there."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return float(sample.value)
+    return 0.0
+
+
+# ---- the fake engine behind an appliance
+
+
+@dataclass
+class Fake:
+    """The fake engine's own handle: its faults, and what it has seen."""
+
+    url: str
+
+    def be(self, **faults: object) -> None:
+        """Replace its faults; none named means that all works."""
+        httpx.post(f"{self.url}/fake", json=faults, trust_env=False).raise_for_status()
+
+    def seen(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the requests that came, and those that their clients left."""
+        told: dict[str, list[dict[str, Any]]]
+        told = httpx.get(f"{self.url}/fake/seen", trust_env=False).json()
+        return told
+
+    def requests(self, path: str) -> list[dict[str, Any]]:
+        """Return the requests that came to one route."""
+        return [request for request in self.seen()["requests"] if request["path"] == path]
+
+    def forget(self) -> None:
+        """Start its records anew."""
+        httpx.delete(f"{self.url}/fake/seen", trust_env=False).raise_for_status()
+
+
+# ---- in this process
+
+
+@dataclass
+class Appliance:
+    """An appliance that runs as a task of the test's own loop.
+
+    ``history`` holds each state that the engine has been in, with its reason's code.
+    """
+
+    running: Running
+    folder: Path
+    task: asyncio.Task[int]
+    client: httpx.AsyncClient
+    operator: httpx.AsyncClient
+    stop: asyncio.Event
+    history: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The engine now."""
+        return self.running.engine.snapshot
+
+    @property
+    def fake(self) -> Fake:
+        """The engine that it spawned."""
+        plan = self.running.engine.plan
+        assert plan is not None
+        return Fake(plan.base_url)
+
+    async def until(self, *states: str, within_s: float = WITHIN_S) -> Snapshot:
+        """Wait until the engine is in one of ``states``."""
+        changed = asyncio.Event()
+        forget = self.running.engine.listen(lambda _snapshot: changed.set())
+        try:
+            async with asyncio.timeout(within_s):
+                while self.snapshot.state not in states:
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {states} within {within_s} s: {self.snapshot}") from None
+        finally:
+            forget()
+        return self.snapshot
+
+    async def health(self) -> dict[str, Any]:
+        """Return what the operator sees at /health."""
+        health: dict[str, Any] = (await self.operator.get("/health")).json()
+        return health
+
+    async def ask(self, **more: object) -> httpx.Response:
+        """Ask for one whole answer."""
+        return await self.client.post(CHAT, json=ASKED | more)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return one sample of /metrics."""
+        return metric((await self.client.get("/metrics")).text, name, **labels)
+
+    async def end(self) -> int:
+        """End the appliance as SIGTERM would; return its exit code."""
+        self.stop.set()
+        async with asyncio.timeout(WITHIN_S):
+            return await self.task
+
+
+@asynccontextmanager
+async def running_here(
+    folder: Path, *faults: str, **settings: object
+) -> AsyncIterator[Appliance]:
+    """Run an appliance on this loop; at the end see it, and all that it started, gone."""
+    chosen = load_settings(environment(folder, *faults, **settings))
+    stop = asyncio.Event()
+    started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+
+    async def hook(running: Running) -> int:
+        started.set_result(running)
+        await stop.wait()
+        return 0
+
+    task = asyncio.create_task(serve(chosen, hook))
+    await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED, timeout=WITHIN_S)
+    if not started.done():
+        task.cancel()
+        await task  # raises what kept it from listening
+    running = started.result()
+    keys = running.keys
+    async with (
+        _http(running.base_url, keys.client) as client,
+        _http(running.base_url, keys.operator) as operator,
+    ):
+        appliance = Appliance(running, folder, task, client, operator, stop)
+        running.engine.listen(
+            lambda now: (
+                appliance.history.append((now.state, now.reason.code))
+                if appliance.history[-1:] != [(now.state, now.reason.code)]
+                else None
+            )
+        )
+        try:
+            yield appliance
+        finally:
+            assert await appliance.end() == 0
+    no_engine_left(folder)
+
+
+def _http(base_url: str, key: str) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=WITHIN_S, trust_env=False)
+
+
+class StartAppliance(Protocol):
+    """Starts an appliance in this process with these fault flags and settings."""
+
+    async def __call__(
+        self, *faults: str, state: str | None = "ready", **settings: object
+    ) -> Appliance:
+        """Return it once its engine is in ``state`` (None: at once)."""
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[StartAppliance]:
+    """Start appliances in this process; all end, and leave nothing, with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(
+            *faults: str, state: str | None = "ready", **settings: object
+        ) -> Appliance:
+            folder = tmp_path / f"box{len(list(tmp_path.glob('box*')))}"
+            running = running_here(folder, *faults, **settings)
+            appliance = await stack.enter_async_context(running)
+            if state is not None:
+                await appliance.until(state)
+            return appliance
+
+        yield begin
+
+
+# ---- in a process of its own
+
+
+@dataclass
+class ApplianceProcess:
+    """``appliance run`` as a process: where it is, and what it has said."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    env: Mapping[str, str]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where its keys and its socket are."""
+        return Path(self.env["APPLIANCE_STATE_DIR"])
+
+    @property
+    def base_url(self) -> str:
+        """Its address."""
+        return (self.state_dir / "address").read_text().strip()
+
+    @property
+    def out(self) -> str:
+        """What it printed."""
+        return (self.folder / "out.log").read_text()
+
+    @property
+    def err(self) -> str:
+        """What it logged."""
+        return (self.folder / "err.log").read_text()
+
+    def key(self, which: str) -> str:
+        """Return the ``client`` or ``operator`` key in force."""
+        name = {"client": "api_key", "operator": "operator_key"}[which]
+        given = self.env.get(f"APPLIANCE_{name.upper()}")
+        return given or (self.state_dir / name).read_text().strip()
+
+    def http(self, which: str = "client") -> httpx.Client:
+        """Return a client with this key."""
+        headers = {"authorization": f"Bearer {self.key(which)}"}
+        return httpx.Client(
+            base_url=self.base_url, headers=headers, timeout=WITHIN_S, trust_env=False
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return what the control API tells, over the socket."""
+        transport = httpx.HTTPTransport(uds=str(self.state_dir / "control.sock"))
+        with httpx.Client(transport=transport, base_url="http://box") as http:
+            status: dict[str, Any] = http.get(f"{CONTROL}/status").json()
+            return status
+
+    @property
+    def fake(self) -> Fake:
+        """The engine that it spawned."""
+        with self.http("operator") as http:
+            argv = http.get(f"{CONTROL}/plan").json()["command"]["argv"]
+        return Fake(f"http://127.0.0.1:{argv[argv.index('--port') + 1]}")
+
+    def until(self, *states: str, within_s: float = WITHIN_S) -> dict[str, Any]:
+        """Wait until the engine is in one of ``states``."""
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}:\n{self.err}")
+            try:
+                found.update(self.status())
+            except (httpx.HTTPError, OSError):
+                return False
+            return found["state"] in states
+
+        wait_until(there, within_s, f"{states}; it is {found.get('state')}:\n{self.err[-2000:]}")
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def code(self, within_s: float = WITHIN_S) -> int:
+        """Wait for its end; return its exit code."""
+        return self.process.wait(timeout=within_s)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without a setting of ours."""
+    return {name: v for name, v in os.environ.items() if not name.startswith("APPLIANCE_")}
+
+
+@contextmanager
+def running_process(
+    folder: Path, *faults: str, arguments: tuple[str, ...] = (), **settings: object
+) -> Iterator[ApplianceProcess]:
+    """Run ``appliance run`` as a process of its own; at the end nothing of it is left."""
+    folder.mkdir(exist_ok=True)
+    env = environment(folder, *faults, **settings)
+    with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _RUN, "run", *arguments],
+            env=clean_environment() | env | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=folder,
+            start_new_session=True,
+        )
+    appliance = ApplianceProcess(process, folder, env)
+    try:
+        yield appliance
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(timeout=WITHIN_S) == 0, appliance.err
+        no_engine_left(folder)
+        assert "Traceback" not in appliance.err, appliance.err
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for pid in engines_of(folder):
+            os.kill(pid, 9)
+
+
+_RUN = "import sys; from appliance.cli import main; sys.exit(main())"
+
+
+class RunAppliance(Protocol):
+    """Starts ``appliance run`` as a process with these fault flags and settings."""
+
+    def __call__(
+        self, *faults: str, arguments: tuple[str, ...] = (), **settings: object
+    ) -> ApplianceProcess:
+        """Return it at once; ``until`` waits for its engine."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunAppliance]:
+    """Run appliances as processes; all end, and leave nothing, with the test."""
+    with ExitStack() as stack:
+
+        def begin(
+            *faults: str, arguments: tuple[str, ...] = (), **settings: object
+        ) -> ApplianceProcess:
+            folder = tmp_path / f"box{len(list(tmp_path.glob('box*')))}"
+            running = running_process(folder, *faults, arguments=arguments, **settings)
+            return stack.enter_context(running)
+
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApplianceProcess]:
+    """Run one appliance, ready, for all tests that change nothing."""
+    with running_process(tmp_path_factory.mktemp("shared"), max_body_bytes="64KiB") as appliance:
+        engines.shared_groups.add(appliance.process.pid)
+        appliance.until("ready")
+        yield appliance
+    engines.shared_groups.discard(appliance.process.pid)
+
+
+@pytest.fixture
+def box(shared_box: ApplianceProcess) -> Iterator[ApplianceProcess]:
+    """The shared appliance, its engine without faults and its records empty."""
+    fake = shared_box.fake
+    fake.be()
+    fake.forget()
+    yield shared_box
+    fake.be()
