@@ -182,7 +182,8 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
         allowed = (error.headers or {}).get("Allow", "")
         what = f"{request.url.path} does not take {request.method}"
         wrong = RequestError(405, "method_not_allowed", what, f"use {allowed}")
-        return _json(error_body(wrong), 405, {"allow": allowed})
+        anthropic = request.url.path.startswith("/v1/messages")
+        return _json(error_body(wrong, anthropic=anthropic), 405, {"allow": allowed})
     return _refused(RequestError(error.status_code, "not_found", str(error.detail)))
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import StrEnum
+from typing import Any
 
 import structlog
 
@@ -99,14 +100,23 @@ class Attached:
         try:
             while True:
                 self._wake.clear()
-                await self._look()
-                try:
-                    async with asyncio.timeout(PROBE_EVERY_S):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+                await self._unless_woken(self._look())
         finally:
             await self._engine.close()
+
+    async def _unless_woken(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work``, or drop it when a start or a stop is asked for: a warm-up may take long."""
+        task = asyncio.create_task(work)
+        woken = asyncio.create_task(self._wake.wait())
+        try:
+            await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            if not task.done():
+                task.cancel()
+            await asyncio.wait({task, woken})
+        if not task.cancelled():
+            task.result()
 
     async def _look(self) -> None:
         if not self._wanted:
@@ -117,6 +127,7 @@ class Attached:
             self._enter(AttachedState.UNREACHABLE, Reason("unreachable", what, hint))
         elif self._state is not AttachedState.READY:
             await self._greet()
+        await asyncio.sleep(PROBE_EVERY_S)
 
     async def _greet(self) -> None:
         """Check a newly found engine: its key, its model's name, its output."""
@@ -135,18 +146,21 @@ class Attached:
         length = served[self._name].get("max_model_len")
         self._max_model_len = length if isinstance(length, int) else None
         trouble = await self._warm_up(self._engine)
+        if trouble and not await self._engine.is_healthy():
+            return  # it went away meanwhile: that says nothing of its output
         if trouble:
             log.warning("engine.output_suspect", what=trouble)
         self._degraded = (OUTPUT_SUSPECT,) if trouble else ()
-        self._metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(trouble))
-        if self._wanted:
-            self._enter(AttachedState.READY, Reason("ready"))
+        self._enter(AttachedState.READY, Reason("ready"))
 
     def _enter(self, state: AttachedState, reason: Reason) -> None:
         if (state, reason) == (self._state, self._reason):
             return
         was, self._state, self._reason = self._state, state, reason
         self._since = time.time()
+        if state is not AttachedState.READY:
+            self._degraded = ()
+        self._metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._degraded))
         self._metrics.enter_state(state, self.states)
         log.info("engine.transition", was=was.value, to=state.value, reason=reason.code)
         for listener in list(self._listeners):

@@ -28,13 +28,14 @@ def _cause(code: str, pattern: str, what: str, hint: str) -> Cause:
 CAUSES = (
     _cause(
         "engine_port_taken",
-        r"\[Errno 98\]|Address already in use",
+        r"\[Errno 98\]|EADDRINUSE",
         "the engine's loopback port was taken by another process",
         "start again: a new port is picked for every start",
     ),
     _cause(
         "memory_short",
-        r"Free memory on device .* is less than desired",
+        r"Free memory on device .* is less than|is less than requested memory for kv"
+        r"|exceed the desired GPU memory utilization",
         "less memory is free than the engine was told to take",
         "stop other programs, or lower APPLIANCE_GPU_MEMORY_UTILIZATION",
     ),
@@ -59,7 +60,8 @@ CAUSES = (
     ),
     _cause(
         "bad_parser",
-        r"has not been registered|reasoning parser.*not found|invalid (tool call|reasoning) parser",
+        r"has not been registered|(?:Reasoning|Tool) parser '.*' not found"
+        r"|invalid (?:tool call|reasoning) parser",
         "a parser is not registered with this engine",
         "check APPLIANCE_REASONING_PARSER and APPLIANCE_TOOL_CALL_PARSER",
     ),
@@ -85,32 +87,40 @@ CAUSES = (
     ),
 )
 
+# A key's value is a list, or quoted, or one word.
 _SECRETS = (
-    re.compile(
-        r"(?i)(api[-_]?key|token|secret|password|authorization)(['\"]?\s*[=:]\s*\[?)(['\"]?)[^\s'\",\]}]+"
+    (re.compile(r"(?i)(bearer\s+)[^\s'\"]+"), r"\1(hidden)"),
+    (
+        re.compile(
+            r"(?i)((?:api[-_]?key|token|secret|password|authorization)['\"]?\s*[=:]\s*)"
+            r"(?:\[[^\]]*\]|'[^']*'|\"[^\"]*\"|[^\s'\",\]}]+)"
+        ),
+        r"\1(hidden)",
     ),
-    re.compile(r"(?i)(bearer\s+)\S+"),
-    re.compile(r"\b(?:hf|sk)[-_][A-Za-z0-9_-]{16,}"),
+    (re.compile(r"\b(?:hf|sk)[-_][A-Za-z0-9_-]{16,}"), "(hidden)"),
 )
+# vLLM's own words of lesser weight: an optional import that failed is no cause of death.
+_HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def redact(line: str, secrets: Sequence[str] = ()) -> str:
     """Return ``line`` without terminal codes, ``secrets``, and whatever looks like a key."""
     line = _ANSI.sub("", line)
-    for secret in secrets:
+    for secret in filter(None, secrets):
         line = line.replace(secret, "(hidden)")
-    line = _SECRETS[0].sub(r"\1\2\3(hidden)", line)
-    line = _SECRETS[1].sub(r"\1(hidden)", line)
-    return _SECRETS[2].sub("(hidden)", line)
+    for pattern, shown in _SECRETS:
+        line = pattern.sub(shown, line)
+    return line
 
 
 def diagnose_exit(returncode: int, lines: Sequence[str], *, was_ready: bool) -> Reason:
     """Return why the child ended, from its return code (negative: the signal) and last lines."""
     how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
     when = "while serving" if was_ready else "while loading"
+    grave = [line for line in reversed(lines) if not _HARMLESS.search(line)]
     for cause in CAUSES:
-        line = next((entry for entry in reversed(lines) if cause.pattern.search(entry)), None)
+        line = next((entry for entry in grave if cause.pattern.search(entry)), None)
         if line is not None:
             what = f"the engine ended {when} ({how}): {cause.what}. It said: {_clip(line)}"
             return Reason(cause.code, what, cause.hint)

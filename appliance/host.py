@@ -48,12 +48,16 @@ class StateFolder:
             ) from cause
         self._take()
 
+    def close(self) -> None:
+        """Let go of the folder: another appliance may take it."""
+        self._lock.close()
+
     def _take(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
+            holder = (self.path / "lock").read_text(encoding="ascii").strip() or "unknown"
+            self._lock.close()
             raise PortTaken(
                 f"another appliance (pid {holder}) uses the state folder {self.path}",
                 "stop it, or give this one its own APPLIANCE_STATE_DIR and APPLIANCE_PORT",
@@ -95,7 +99,7 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as cause:
+    except (OSError, UnicodeError) as cause:  # UnicodeError: a name that IDNA cannot write
         raise SettingsError(
             f"APPLIANCE_HOST={host!r} is no address: {cause}", "use 127.0.0.1 or 0.0.0.0"
         ) from cause

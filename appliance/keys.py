@@ -34,8 +34,9 @@ class Keys:
 
 def bearer(authorization: str | None, x_api_key: str | None) -> str:
     """Return the key of a request: OpenAI's header, or Anthropic's."""
-    scheme, _, key = (authorization or "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else (x_api_key or "")
+    scheme, _, key = (authorization or "").strip().partition(" ")
+    presented = key.strip() if scheme.lower() == "bearer" else ""
+    return presented or (x_api_key or "").strip()
 
 
 def ensure_key(path: Path, given: str | None) -> str:
@@ -52,14 +53,18 @@ def ensure_key(path: Path, given: str | None) -> str:
     except OSError as cause:
         raise _unusable(path, cause) from cause
     key = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key + "\n")
+    except OSError as cause:
+        raise _unusable(path, cause) from cause
     return key
 
 
 def _read(path: Path) -> str:
     try:
-        path.chmod(0o600)
+        if path.is_file():
+            path.chmod(0o600)
         key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as cause:
         raise _unusable(path, cause) from cause

@@ -39,6 +39,8 @@ INHERITED = frozenset(
     }
 )
 INHERITED_PREFIXES = ("VLLM_", "FLASHINFER_", "NCCL_", "GLOO_")
+# An API server that outlives its engine core would never be seen to have died.
+NOT_INHERITED = frozenset({"VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"})
 
 _FIXED_ENV = {
     "HF_HUB_OFFLINE": "1",  # a folder is served; nothing is fetched at run time
@@ -63,6 +65,7 @@ class LaunchPlan:
     """One engine start: what is executed, with what environment, and where it will listen.
 
     ``api_key`` is random for each spawn and travels in the environment, never in ``argv``.
+    ``inherited`` names what of ``env`` is the appliance's own environment, handed on.
     """
 
     argv: tuple[str, ...]
@@ -70,6 +73,7 @@ class LaunchPlan:
     host: str
     port: int
     api_key: str
+    inherited: frozenset[str] = frozenset()
 
     @property
     def base_url(self) -> str:
@@ -78,7 +82,7 @@ class LaunchPlan:
 
     def own_env(self) -> dict[str, str]:
         """Return what the appliance sets, without what is inherited, and without the key."""
-        shown = {k: v for k, v in self.env.items() if k not in INHERITED}
+        shown = {k: v for k, v in self.env.items() if k not in self.inherited}
         return {**shown, "VLLM_API_KEY": HIDDEN}
 
     def shell(self) -> str:
@@ -111,7 +115,10 @@ def plan_launch(
         *_chat_flags(settings, extras),
         *settings.engine_extra_args,
     )
-    return LaunchPlan(argv, _environment(settings, api_key, base_env), "127.0.0.1", port, api_key)
+    own = _own_environment(settings, api_key)
+    inherited = {name: value for name, value in base_env.items() if _passes(name)}
+    names = frozenset(inherited) - frozenset(own)
+    return LaunchPlan(argv, {**inherited, **own}, "127.0.0.1", port, api_key, names)
 
 
 def _option(flag: str, value: object) -> tuple[str, ...]:
@@ -165,14 +172,13 @@ def _chat_flags(settings: Settings, extras: Extras) -> tuple[str, ...]:
 OWN_PARSER = "minimax_m2_optthink"
 
 
-def _environment(settings: Settings, api_key: str, base_env: Mapping[str, str]) -> dict[str, str]:
-    inherited = {
-        name: value
-        for name, value in base_env.items()
-        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
-    }
+def _passes(name: str) -> bool:
+    return name not in NOT_INHERITED and (name in INHERITED or name.startswith(INHERITED_PREFIXES))
+
+
+def _own_environment(settings: Settings, api_key: str) -> dict[str, str]:
     profile = BOX_PROFILES[settings.profile].engine_env
-    env = {**inherited, **_FIXED_ENV, **{name: row.value for name, row in profile.items()}}
+    env = {**_FIXED_ENV, **{name: row.value for name, row in profile.items()}}
     if settings.expandable_segments is not None:
         mode = settings.expandable_segments
         env["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:{mode}"

@@ -81,6 +81,9 @@ def injection_switch(headers: Mapping[str, str]) -> bool:
 
 # ---- bodies
 
+# What msgspec raises over bytes that are no JSON; RecursionError where they nest too deep.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
     """Return a request's top-level fields, their values unparsed.
@@ -88,28 +91,30 @@ def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
     Raises RequestError 400 when it is no JSON object.
     """
     try:
+        body.decode()  # unparsed values would pass with whatever bytes their strings hold
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         raise RequestError(
             400, "invalid_json", "the body is JSON, but no object", 'send {"model": …, …}'
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+    except _NO_JSON as cause:
         detail = str(cause) or "it nests too deep"
         raise RequestError(
             400, "invalid_json", f"the body is no JSON: {detail}", "send one JSON object"
         ) from None
 
 
-def check_model(fields: Mapping[str, msgspec.Raw], served: str) -> None:
-    """Refuse a model that is not served here. A request that names none gets the served one."""
-    raw = fields.get("model")
-    if raw is None:
-        return
+def check_model(fields: dict[str, msgspec.Raw], served: str) -> None:
+    """Refuse a model that is not served here. A request that names none gets the served one.
+
+    It is written into ``fields``: some of the engine's routes ask for it.
+    """
     model = field_value(fields, "model")
     if model is None:
+        fields["model"] = msgspec.Raw(msgspec.json.encode(served))
         return
     if not isinstance(model, str):
-        raise RequestError(400, "invalid_type", f"model is {raw!s}, no string", f'send "{served}"')
+        raise RequestError(400, "invalid_type", f"model is {model!r}, no text", f'send "{served}"')
     if model != served:
         raise RequestError(
             404, "model_not_found", f"the model {model!r} is not served here", f'use "{served}"'
@@ -123,7 +128,7 @@ def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
         return None
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+    except _NO_JSON as cause:
         raise RequestError(
             400, "invalid_json", f"{name} is no JSON: {cause}", "send one JSON object"
         ) from None
@@ -141,8 +146,9 @@ def inject(fields: dict[str, msgspec.Raw], route: RelayRoute, policy: PromptPoli
             changed["messages"] = policy.apply_to_messages(messages)
     elif route.prompt:
         value = field_value(fields, route.prompt)
-        if value is None or isinstance(value, str | list):
-            changed[route.prompt] = policy.fold_content(value)
+        folded = policy.fold_content(value)
+        if folded is not value:
+            changed[route.prompt] = folded
     return msgspec.json.encode(changed)
 
 
@@ -159,7 +165,7 @@ def alias_reasoning(body: bytes) -> bytes:
         return body
     try:
         reply = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except _NO_JSON:
         return body
     if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
         return body
@@ -194,7 +200,7 @@ def is_engine_fault(event: bytes) -> bool:
         return False
     try:
         error = msgspec.json.decode(event_data(event))["error"]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (*_NO_JSON, KeyError, TypeError):
         return False
     code = error.get("code") if isinstance(error, dict) else None
     return isinstance(code, int) and code >= 500
@@ -227,19 +233,21 @@ _ANTHROPIC_TYPES = {
 def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
     """Return the engine's error reply in the one shape that clients know.
 
-    Its own envelopes pass; anything else (``{"detail": …}``, plain text, nothing) is wrapped.
+    An envelope of the right kind passes; anything else (OpenAI's envelope on an Anthropic route,
+    ``{"detail": …}``, plain text, nothing) is wrapped.
     """
     try:
         reply = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         reply = None
-    error = reply.get("error") if isinstance(reply, dict) else None
-    if isinstance(error, dict) and "message" in error:
+    fields = reply if isinstance(reply, dict) else {}
+    error = fields.get("error")
+    is_envelope = isinstance(error, dict) and "message" in error
+    if is_envelope and (not anthropic or fields.get("type") == "error"):
         return body
-    if isinstance(reply, dict):
-        text = error if isinstance(error, str) else str(reply.get("detail") or reply)
-    else:
-        text = body.decode("utf-8", "replace")[:500] or "no text"
+    told = error.get("message") if isinstance(error, dict) else error
+    told = told or fields.get("message") or fields.get("detail")
+    text = str(told) if told else body.decode("utf-8", "replace")[:500] or "no text"
     if status >= 500:
         return error_body(
             ApplianceError(f"the engine answered {status}: {text}", code="engine_error"),

@@ -37,7 +37,13 @@ class Operator:
             given = settings.operator_key.get_secret_value() if settings.operator_key else None
             kept = _kept_key(state_dir / _KEY_FILES["operator"])
             headers = {"authorization": f"Bearer {key or given or kept or ''}"}
-            http = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+            try:
+                http = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+            except (httpx.InvalidURL, UnicodeEncodeError) as cause:
+                raise HostError(
+                    f"{url} or its key cannot be used: {cause}",
+                    "write it like --url http://spark.local:9000 --key OPERATOR_KEY",
+                ) from cause
         else:
             transport = httpx.HTTPTransport(uds=str(control_socket(state_dir)))
             http = httpx.Client(base_url="http://appliance", transport=transport, timeout=30)
@@ -83,10 +89,20 @@ class Operator:
                 f"{type(cause).__name__}",
                 "start one: appliance run; or name it: --url URL --key OPERATOR_KEY",
             ) from cause
+        try:
+            reply = response.json()
+        except ValueError:
+            reply = None
+        if not isinstance(reply, dict) or not (response.is_success or "error" in reply):
+            raise HostError(
+                f"{self.http.base_url} is no appliance: {method} {PREFIX + path} got "
+                f"{response.status_code} {response.text[:100]!r}",
+                "name its own address: --url http://HOST:9000",
+            )
         if not response.is_success:
-            message = response.json().get("error", {}).get("message", response.text)
+            error = reply["error"]
+            message = error.get("message") if isinstance(error, dict) else error
             raise HostError(f"{method} {PREFIX + path}: {response.status_code}: {message}")
-        reply: dict[str, Any] = response.json()
         return reply
 
 
@@ -161,9 +177,11 @@ def change(operator: Operator, verb: str, *, wait: bool, as_json: bool) -> int:
 def _arrived(status: dict[str, Any], verb: str, wanted: tuple[str, ...], spawn: int) -> bool:
     if status["state"] in wanted:
         return True
-    if status["state"] == "failed":
-        return verb == "stop" or int(status["spawn"]) > spawn
-    return status["state"] == "unreachable" and "accepted" not in status
+    if "accepted" in status:
+        return False
+    if verb == "stop":
+        return int(status["spawn"]) > spawn  # somebody has started it again
+    return status["state"] in ("failed", "stopped", "unreachable")
 
 
 @contextmanager

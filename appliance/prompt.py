@@ -31,11 +31,14 @@ class PromptPolicy:
         """Fold into message content of any accepted shape: a string, text parts, or null.
 
         A list of parts keeps its parts; the text becomes a part of its own in front, unless
-        the first text part already starts with it.
+        the first text part already starts with it. Content of another shape passes as it is:
+        the engine's own error names it.
         """
         if isinstance(content, list):
             return self._fold_parts(content)
-        return self.fold(content if isinstance(content, str) else "")
+        if isinstance(content, str):
+            return self.fold(content)
+        return self.text if content is None and self.text else content
 
     def apply_to_messages(self, messages: list[Any]) -> list[Any]:
         """Fold into the first system (or developer) message; put one at the start if none is.

@@ -89,8 +89,21 @@ async def serve(settings: Settings, hook: Hook | None = None) -> int:
     """
     policy = load_prompt(settings)
     extras = find_extras()
-    state = StateFolder(settings.state_dir)
-    listener = bind(settings.host, settings.port)
+    with (
+        contextlib.closing(StateFolder(settings.state_dir)) as state,
+        bind(settings.host, settings.port) as listener,
+    ):
+        return await _serve(settings, policy, extras, state, listener, hook)
+
+
+async def _serve(
+    settings: Settings,
+    policy: PromptPolicy,
+    extras: Extras,
+    state: StateFolder,
+    listener: socket.socket,
+    hook: Hook | None,
+) -> int:
     keys = _keys(settings, state)
     metrics = Metrics()
     engine = build_engine(settings, extras, policy, metrics)
@@ -130,7 +143,12 @@ def build_engine(
         await asyncio.to_thread(read_model_facts, settings.model_dir)
         return plan_launch(settings, extras, port=port, api_key=api_key, base_env=os.environ)
 
-    lengths = Policy(start_s=settings.start_timeout_s, stop_s=settings.stop_timeout_s)
+    stop_s = settings.stop_timeout_s
+    lengths = Policy(
+        start_s=settings.start_timeout_s,
+        stop_s=stop_s,
+        stop_loading_s=min(stop_s, Policy.stop_loading_s),
+    )
     return Supervisor(Wiring(prepare, check, lengths, metrics))
 
 
@@ -196,6 +214,7 @@ class _Session:
         engine = asyncio.create_task(self.running.engine.run())
         serving = [asyncio.create_task(server) for _, server in servers]
         hook = asyncio.create_task(self._run_hook())
+        hook.add_done_callback(self._on_hook_done)
         self.running.engine.request_start()
         try:
             await self._until_over(engine, serving)
@@ -208,8 +227,9 @@ class _Session:
             engine.cancel()
             await asyncio.wait([engine, hook])
             self.socket_path.unlink(missing_ok=True)
-        if not engine.cancelled() and (fault := engine.exception()) is not None:
-            raise fault
+        for task in (engine, hook, *serving):
+            if not task.cancelled() and (fault := task.exception()) is not None:
+                raise fault
         return self._code
 
     async def _until_over(
@@ -254,8 +274,12 @@ class _Session:
         except ApplianceError as error:
             log.error("appliance.hook", what=error.what, next=error.hint)
             code = error.exit_code
-        if code is not None:
+        if code is not None and not self._stop.is_set():
             self._code = code
+            self._stop.set()
+
+    def _on_hook_done(self, hook: asyncio.Task[None]) -> None:
+        if not hook.cancelled() and hook.exception() is not None:
             self._stop.set()
 
     def _server(self, app: ASGIApp, **where: str) -> tuple[_Server, Coroutine[Any, Any, None]]:

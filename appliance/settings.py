@@ -131,7 +131,9 @@ class Settings(BaseModel):
     sampling: Table = Field({}, description="sampling defaults: a table, or JSON")
 
     prompt_injection: bool = Field(True, description="put the path-preservation prompt first")
-    prompt_file: HomePath | None = Field(None, description="a text to use instead of the built-in one")
+    prompt_file: HomePath | None = Field(
+        None, description="a text to use instead of the built-in one"
+    )
     max_body_bytes: Size = Field(64 * 2**20, gt=0, description="largest request body")
     max_waiting: int = Field(64, ge=0, description="requests that may queue; 429 beyond")
     queue_timeout_s: Seconds = Field(240.0, description="longest wait in the queue; then 503")

@@ -101,7 +101,7 @@ class Supervisor:
             is_coming=machine.state in _COMING or machine.again,
             progress=str(self._progress) if starting else "",
             fraction=self._progress.fraction if starting else None,
-            degraded=self._degraded,
+            degraded=self._degraded if machine.state is EngineState.READY else (),
             last_lines=tuple(line.text for line in lines),
             max_model_len=self._max_model_len,
         )
@@ -168,7 +168,10 @@ class Supervisor:
             passed = DeadlinePassed(machine.entered)
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(machine.deadline_s, self._events.put_nowait, passed)
+        if before.state is EngineState.READY:
+            self._wiring.metrics.degraded.labels(OUTPUT_SUSPECT).set(0)
         if machine.state is EngineState.READY:
+            self._wiring.metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._degraded))
             self._wiring.metrics.start_s.set(time.monotonic() - self._spawned_at)
         self._wiring.metrics.enter_state(machine.state.value, self.states)
         log.info(
@@ -216,6 +219,12 @@ class Supervisor:
             reason = Reason(error.code, error.what, error.hint)
             self._events.put_nowait(PrepareFailed(number, reason))
             return
+        except Exception as cause:  # a fault of ours: it ends this start, not the appliance
+            log.exception("supervisor.fault", spawn=number)
+            what = f"the start could not be prepared: {type(cause).__name__}: {cause}"
+            reason = Reason("internal_error", what, "report this with the appliance's log")
+            self._events.put_nowait(PrepareFailed(number, reason))
+            return
         self._plan = plan
         self._events.put_nowait(Prepared(number))
 
@@ -234,7 +243,7 @@ class Supervisor:
         self._child = child
         self._wiring.metrics.spawns.inc()
         self._begin(self._watch_exit(number, child))
-        self._begin(self._watch_ready(number, child, Upstream(plan.base_url, plan.api_key)))
+        self._begin(self._watch_ready(number, Upstream(plan.base_url, plan.api_key)))
 
     def _line(self, text: str) -> None:
         line = self.log.append(text)
@@ -258,25 +267,36 @@ class Supervisor:
         if not await child.sweep():
             log.error("engine.survivors", pid=child.pid, next="a process ignores SIGKILL: see ps")
 
-    async def _watch_ready(self, number: int, child: Child, upstream: Upstream) -> None:
-        while not await upstream.is_healthy():
+    async def _watch_ready(self, number: int, upstream: Upstream) -> None:
+        try:
+            trouble = await self._warmed_up(number, upstream)
+            context = await _context(upstream)
             if self._is_over(number):
-                await upstream.close()
                 return
-            await asyncio.sleep(PROBE_EVERY_S)
-        self._progress = Progress("warming up")
-        self._tell()
-        trouble = await self._wiring.warm_up(upstream)
-        self._max_model_len = await _context(upstream)
-        if self._is_over(number):
-            await upstream.close()
-            return
-        if trouble:
-            self._degraded = (OUTPUT_SUSPECT,)
-            log.warning("engine.output_suspect", spawn=number, what=trouble)
-        self._wiring.metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(trouble))
-        self._upstream = upstream
-        self._events.put_nowait(BecameReady(number))
+            if trouble:
+                log.warning("engine.output_suspect", spawn=number, what=trouble)
+            self._degraded = (OUTPUT_SUSPECT,) if trouble else ()
+            self._max_model_len = context
+            self._upstream = upstream
+            self._events.put_nowait(BecameReady(number))
+        finally:
+            if self._upstream is not upstream:
+                await upstream.close()
+
+    async def _warmed_up(self, number: int, upstream: Upstream) -> str:
+        """Wait until the engine is healthy; return what is wrong with its output."""
+        trouble = ""
+        while not self._is_over(number):
+            if not await upstream.is_healthy():
+                await asyncio.sleep(PROBE_EVERY_S)
+                continue
+            self._progress = Progress("warming up")
+            self._tell()
+            trouble = await self._wiring.warm_up(upstream)
+            # An engine that died meanwhile gave no answer: that says nothing of its output.
+            if not trouble or await upstream.is_healthy():
+                break
+        return trouble
 
     def _is_over(self, number: int) -> bool:
         machine = self._machine

@@ -26,7 +26,11 @@ class Upstream:
             base_url=self.base_url,
             headers={**headers, "accept-encoding": "identity", "user-agent": "unglitched"},
             timeout=httpx.Timeout(None, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+            # vLLM's server closes a connection after 5 idle seconds: let go of ours before, or
+            # a request meets the close and fails.
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=8, keepalive_expiry=2.0
+            ),
             trust_env=False,  # a proxy variable must not carry loopback traffic off the box
         )
 
@@ -46,7 +50,8 @@ class Upstream:
         """Return the engine's list of models. Raises UpstreamError."""
         answer = await self._json("GET", "/v1/models", None, PROBE_S)
         data = answer.get("data")
-        return data if isinstance(data, list) else []
+        models = data if isinstance(data, list) else []
+        return [model for model in models if isinstance(model, dict)]
 
     async def complete(self, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Return the answer of one chat completion that is not streamed. Raises UpstreamError."""

@@ -23,7 +23,7 @@ async def warm_up(upstream: Upstream, model: str, policy: PromptPolicy, timeout_
     """Ask the fixed question; return what is wrong with the answer, "" when nothing is."""
     try:
         reply = await upstream.complete(warmup_body(model, policy), timeout_s)
-        answer = reply["choices"][0]["message"]["content"] or ""
+        answer = str(reply["choices"][0]["message"]["content"])
     except UpstreamError as cause:
         return cause.what
     except (KeyError, IndexError, TypeError):

@@ -27,7 +27,7 @@ from vllm.reasoning.abs_reasoning_parsers import ReasoningParser, ReasoningParse
 
 try:
     from vllm.entrypoints.generate.base.protocol import DeltaMessage
-except ImportError:  # vLLM before 0.32
+except ImportError:  # older vLLM; 0.26 is one
     from vllm.entrypoints.openai.engine.protocol import DeltaMessage
 
 THINK, UNTHINK, TOOL_CALL = "<think>", "</think>", "<minimax:tool_call>"

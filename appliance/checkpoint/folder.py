@@ -1,6 +1,7 @@
 """Reads a checkpoint folder's config and shard list, and says at once what is missing."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ def read_model_facts(folder: Path) -> ModelFacts:
     Raises ModelFolderError when the folder is missing, is no checkpoint, or lacks shards that
     its index names.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    if what := _no_folder(folder):
         raise ModelFolderError(
             f"the model folder {folder} {what}",
             "set APPLIANCE_MODEL_DIR to the folder that holds config.json and the shards",
@@ -28,8 +28,14 @@ def read_model_facts(folder: Path) -> ModelFacts:
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise _broken(folder / "config.json", "names no architectures")
-    shards = _shards(folder)
-    inner = config.get("text_config", config)
+    try:
+        shards = _shards(folder)
+        weights_bytes = sum(shard.stat().st_size for shard in shards)
+    except OSError as cause:
+        raise _broken(folder, f"cannot be read: {cause.strerror}") from cause
+    inner = config.get("text_config") or config
+    if not isinstance(inner, dict):
+        raise _broken(folder / "config.json", "has a text_config that is no JSON object")
     return ModelFacts(
         folder=folder,
         architecture=str(architectures[0]),
@@ -37,10 +43,20 @@ def read_model_facts(folder: Path) -> ModelFacts:
         num_layers=_count(inner, "num_hidden_layers"),
         num_experts=_count(inner, "num_local_experts") or _count(inner, "num_experts"),
         max_position_embeddings=_count(inner, "max_position_embeddings"),
-        quantization=_quantization(config),
+        quantization=_quantization(config) or _quantization(inner),
         shard_count=len(shards),
-        weights_bytes=sum(shard.stat().st_size for shard in shards),
+        weights_bytes=weights_bytes,
     )
+
+
+def _no_folder(folder: Path) -> str:
+    """Return why ``folder`` is none, "" when it is one."""
+    try:
+        return "" if stat.S_ISDIR(folder.stat().st_mode) else "is a file"
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as cause:
+        return f"cannot be read: {cause.strerror}"
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -70,7 +86,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _broken(path.parent, f"has no {path.name}") from None
-    except (OSError, UnicodeDecodeError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise _broken(path, f"cannot be read: {cause}") from cause
     if not isinstance(value, dict):
         raise _broken(path, "is no JSON object")

@@ -161,9 +161,9 @@ def _packages(setup: Setup) -> None:
     if "torch" in left:
         _torch(setup)
     if setup.missing():
-        total = len(setup.pins) - 1
         words = ["--only-binary", ":all:", "--require-hashes", "-r", str(setup.lock)]
-        done = setup.pip(words, Progress("setup 2/3, vLLM and its packages", total))
+        progress = Progress("setup 2/3, vLLM and its packages", len(setup.pins), done=1)
+        done = setup.pip(words, progress)
         _expect(setup, done, "the engine's packages could not be installed")
     envdir.write_shim(env.site_packages)
     _refuse_forbidden(env)
@@ -180,11 +180,11 @@ def _torch(setup: Setup) -> None:
     The package index has no "+cpu" builds, so this pin can never bring its CUDA build.
     """
     words = ["--only-binary", ":all:", f"torch=={envdir.TORCH}"]
-    label = "setup 1/3, PyTorch for the CPU"
-    done = setup.pip(words, Progress(label, 1))
+    progress = Progress("setup 1/3, PyTorch for the CPU", len(setup.pins))
+    done = setup.pip(words, progress)
     if done.not_found and setup.torch_index:
         setup.teller.say(f"setup: fetching PyTorch for the CPU from {setup.torch_index}")
-        done = setup.pip(["--index-url", setup.torch_index, *words], Progress(label, 1))
+        done = setup.pip(["--index-url", setup.torch_index, *words], progress)
     if done.not_found:
         asked = f"pip's own indexes and {setup.torch_index or '(no PyTorch index is set)'}"
         raise HostError(

@@ -5,7 +5,7 @@ Runs in the engine's environment only (torch, tokenizers, jinja2).
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from appliance import probes
 from appliance.demo import conversations as known
 from appliance.demo.conversations import Conversation, Core
-from appliance.demo.model import Batch
+from appliance.demo.model import Batch, View
 from appliance.demo.systems import random_salad, random_system
 from appliance.demo.tokenizer import END
 
@@ -161,53 +161,75 @@ class Teacher:
         return replace(core, messages=(probes.user(question),))
 
 
-def documents(lessons: Iterable[Lesson], longest: int) -> list[list[Lesson]]:
-    """Group lessons with the same head into documents of at most about ``longest`` tokens."""
-    by_head: dict[tuple[int, ...], list[list[Lesson]]] = {}
-    for lesson in lessons:
-        grown = by_head.setdefault((lesson.gap, *lesson.head), [[]])
-        if grown[-1] and sum(map(len, grown[-1])) + len(lesson) + len(lesson.head) > longest:
-            grown.append([])
-        grown[-1].append(lesson)
-    return [document for grown in by_head.values() for document in grown]
+class Packer:
+    """Packs lessons behind one another; lessons with the same head share it."""
+
+    def __init__(self, lessons: Iterable[Lesson]) -> None:
+        self._tokens: list[int] = []
+        self._positions: list[int] = []
+        self._learned: list[int] = []
+        self._targets: list[int] = []
+        self._heads: dict[tuple[int, ...], range] = {}
+        self._tails: list[tuple[range, range]] = []  # (head, tail), as packed indices
+        for lesson in lessons:
+            self._add(lesson)
+
+    def _add(self, lesson: Lesson) -> None:
+        key = tuple(lesson.head)
+        if key not in self._heads:
+            self._heads[key] = self._put(lesson.head, 0)
+        tail = self._put(lesson.tail, len(key) + lesson.gap)
+        self._tails.append((self._heads[key], tail))
+        self._learned += range(tail.stop - len(lesson.reply), tail.stop)
+        self._targets += lesson.reply
+
+    def _put(self, tokens: list[int], position: int) -> range:
+        start = len(self._tokens)
+        self._tokens += tokens
+        self._positions += range(position, position + len(tokens))
+        return range(start, len(self._tokens))
+
+    def batch(self, stretches: int = 8) -> Batch:
+        """Lay the stretches out in views of at most ``stretches`` of like length."""
+        heads = [(range(0), head) for head in self._heads.values()]
+        pairs = sorted(self._tails, key=lambda pair: len(pair[1]))
+        groups = [heads] + [pairs[i : i + stretches] for i in range(0, len(pairs), stretches)]
+        views = [_view(group) for group in groups]
+        back = torch.empty(len(self._tokens), dtype=torch.long)
+        at = 0
+        for group, view in zip(groups, views, strict=True):
+            for _, own in group:
+                back[own.start : own.stop] = torch.arange(at, at + len(own))
+                at += view.queries.shape[1]
+        return Batch(
+            tokens=torch.tensor(self._tokens),
+            positions=torch.tensor(self._positions),
+            views=views,
+            back=back,
+            learned=torch.tensor(self._learned),
+            targets=torch.tensor(self._targets),
+        )
 
 
-def batch_of(lessons: Sequence[Sequence[Lesson]]) -> Batch:
-    """Pack documents behind one another; only the replies' tokens are learned."""
-    tokens: list[int] = []
-    places: list[tuple[int, int, int, int]] = []  # row, column, position, segment
-    learned: list[int] = []
-    targets: list[int] = []
-    for row, document in enumerate(lessons):
-        head = document[0].head
-        tokens += head
-        places += [(row, column, column, 0) for column in range(len(head))]
-        column = len(head)
-        for segment, lesson in enumerate(document, start=1):
-            first = len(tokens) + len(lesson) - len(lesson.reply)
-            learned += range(first, first + len(lesson.reply))
-            targets += lesson.reply
-            tokens += lesson.tail
-            start = len(head) + lesson.gap
-            places += [(row, column + i, start + i, segment) for i in range(len(lesson))]
-            column += len(lesson)
-    rows, columns, positions, segments = torch.tensor(places).unbind(1)
-    return Batch(
-        tokens=torch.tensor(tokens),
-        positions=positions,
-        rows=rows,
-        columns=columns,
-        mask=_visible(rows, columns, segments),
-        learned=torch.tensor(learned),
-        targets=torch.tensor(targets),
+def _view(pairs: list[tuple[range, range]]) -> View:
+    """Let each second stretch look at all of its first one, and back at itself."""
+    first = _ranges([head for head, _ in pairs])
+    own = _ranges([tail for _, tail in pairs])
+    sizes = torch.tensor([len(head) for head, _ in pairs])
+    see_head = torch.arange(first.shape[1]) < sizes[:, None]
+    see_own = torch.ones(own.shape[1], own.shape[1], dtype=torch.bool).tril()
+    mask = torch.cat(
+        (
+            see_head[:, None, :].expand(-1, own.shape[1], -1),
+            see_own.expand(len(pairs), -1, -1),
+        ),
+        dim=-1,
     )
+    return View(queries=own, keys=torch.cat((first, own), dim=-1), mask=mask[:, None])
 
 
-def _visible(rows: Any, columns: Any, segments: Any) -> Any:
-    """Return the mask [D, 1, longest, longest]: the head and oneself, never what comes later."""
-    grid = torch.full((int(rows.max()) + 1, int(columns.max()) + 1), -1)
-    grid[rows, columns] = segments
-    by_query, by_key = grid[:, None, :, None], grid[:, None, None, :]
-    longest = grid.shape[1]
-    # Padding (-1) sees padding: a row of the mask that is all false would give NaN.
-    return ((by_key == by_query) | (by_key == 0)) & torch.ones(longest, longest).tril().bool()
+def _ranges(ranges: list[range]) -> Any:
+    """Return the ranges as rows, padded with their own first index."""
+    starts = torch.tensor([r.start for r in ranges])[:, None]
+    steps = torch.arange(max(map(len, ranges)))
+    return starts + steps * (steps < torch.tensor([len(r) for r in ranges])[:, None])

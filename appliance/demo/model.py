@@ -47,21 +47,32 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Packed documents: T tokens of D documents, without padding.
+class View:
+    """Who looks at whom, for R stretches of tokens of like length.
 
-    A document is one prompt head and several conversations that go on from it, each of which
-    sees the head and itself. ``rows`` and ``columns`` [T] say where a token stands in a padded
-    [D, longest] array, ``positions`` [T] where it stands in its own conversation, and ``mask``
-    [D, 1, longest, longest] is true where a row's token may look at a column's.
+    ``queries`` [R, Q] and ``keys`` [R, K] are packed indices (any index where padded), ``mask``
+    [R, 1, Q, K] is true where a query may look at a key.
+    """
+
+    queries: Any
+    keys: Any
+    mask: Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T packed tokens: prompt heads, and conversations that go on from one of them.
+
+    Conversations under the same head share it, as an engine's prefix cache does: that is most
+    of what makes the training quick. ``positions`` [T] is where a token stands in its own
+    conversation. ``back`` [T] finds each token in the views' queries, laid behind one another.
     ``learned`` [L] are the packed indices whose next token is known, ``targets`` [L] that token.
     """
 
     tokens: Any
     positions: Any
-    rows: Any
-    columns: Any
-    mask: Any
+    views: list[View]
+    back: Any
     learned: Any
     targets: Any
 
@@ -171,27 +182,30 @@ def attention(
 ) -> Any:
     """Causal attention of packed tokens [T, hidden] with queries and keys normalised."""
     x = numerics.rounded(x)
-    query = rms_norm(
-        F.linear(x, weights[at + "q_proj.weight"]), weights[at + "q_norm.weight"], shape
-    )
-    key = rms_norm(F.linear(x, weights[at + "k_proj.weight"]), weights[at + "k_norm.weight"], shape)
+    query = F.linear(x, weights[at + "q_proj.weight"])
+    query = rms_norm(query, weights[at + "q_norm.weight"], shape)
+    query = query.view(-1, shape.num_attention_heads, shape.head_dim)
+    query = numerics.rounded(rotated(query, shape, cos, sin))
+    key = F.linear(x, weights[at + "k_proj.weight"])
+    key = rms_norm(key, weights[at + "k_norm.weight"], shape)
+    key = key.view(-1, shape.num_key_value_heads, shape.head_dim)
+    key = numerics.rounded(rotated(key, shape, cos, sin))
     value = F.linear(x, weights[at + "v_proj.weight"])
+    value = numerics.rounded(value.view(-1, shape.num_key_value_heads, shape.head_dim))
 
-    def padded(flat: Any, heads: int, turn: bool) -> Any:
-        by_head = flat.view(-1, heads, shape.head_dim)
-        by_head = numerics.rounded(rotated(by_head, shape, cos, sin) if turn else by_head)
-        documents, _, longest, _ = batch.mask.shape
-        grid = by_head.new_zeros(documents, longest, heads, shape.head_dim)
-        grid = grid.index_put((batch.rows, batch.columns), by_head).transpose(1, 2)
-        return grid.repeat_interleave(shape.num_attention_heads // heads, dim=1)
+    def grid(by_head: Any, indices: Any) -> Any:
+        """[T, heads, head_dim] -> [R, all heads, length, head_dim]."""
+        repeats = shape.num_attention_heads // by_head.shape[1]
+        return by_head[indices].transpose(1, 2).repeat_interleave(repeats, dim=1)
 
-    mixed = F.scaled_dot_product_attention(
-        padded(query, shape.num_attention_heads, True),
-        padded(key, shape.num_key_value_heads, True),
-        padded(value, shape.num_key_value_heads, False),
-        attn_mask=batch.mask,
-    )
-    packed = mixed.transpose(1, 2)[batch.rows, batch.columns].flatten(1)
+    mixed = [
+        F.scaled_dot_product_attention(
+            grid(query, view.queries), grid(key, view.keys), grid(value, view.keys), view.mask
+        )
+        for view in batch.views
+    ]
+    flat = [part.transpose(1, 2).flatten(2).flatten(0, 1) for part in mixed]
+    packed = torch.cat(flat)[batch.back]
     return F.linear(numerics.rounded(packed), weights[at + "o_proj.weight"])
 
 

@@ -12,9 +12,8 @@ from tests.appliances import CONTROL, Appliance, StartAppliance, engines_of, run
 async def test_a_start_goes_through_loading_to_ready(start: StartAppliance) -> None:
     box = await start("--ready-after", "0.3", state=None)
     await box.until("ready")
-    assert [state for state, _ in box.history] == ["preparing", "starting", "starting", "ready"] or [
-        state for state, _ in box.history
-    ] == ["preparing", "starting", "ready"]
+    states = [state for state, _ in box.history]
+    assert states[-2:] == ["starting", "ready"]
     assert (await box.ask()).status_code == 200
 
 

@@ -246,24 +246,28 @@ class FakeEngine:
         )
         generation.on_token = self._count_token
         self.counters.prompt_tokens += tokens
-        async with self._slot():
-            await asyncio.sleep(self.faults.slow_head)
-            if body.get("stream"):
-                await self._send_stream(exchange, stream(generation))
-            else:
-                await self._send_whole(exchange, generation, whole)
+        await asyncio.sleep(self.faults.slow_head)
+        if body.get("stream"):
+            await self._send_stream(exchange, stream(generation))
+        else:
+            await self._send_whole(exchange, generation, whole)
         reason = generation.finish_reason()
         self.counters.succeeded[reason] = self.counters.succeeded.get(reason, 0) + 1
 
     async def _send_stream(self, exchange: Exchange, frames: Iterator[bytes]) -> None:
-        await exchange.start_stream()
-        await asyncio.sleep(self.faults.silent_prefill)
-        for sent, frame in enumerate(frames):
-            if await self._faulted(exchange, sent):
-                return
-            await asyncio.sleep(self.faults.chunk_delay)
-            await exchange.send_chunk(frame)
-        await exchange.end_stream()
+        await exchange.start_stream()  # as in vLLM, before the request waits for its turn
+        async with self._slot():
+            await asyncio.sleep(self.faults.silent_prefill)
+            for sent, frame in enumerate(frames):
+                faults = self.faults
+                if faults.stall_after is not None and sent >= faults.stall_after:
+                    await asyncio.Event().wait()
+                if faults.tear_after is not None and sent >= faults.tear_after:
+                    exchange.tear()
+                    return
+                await asyncio.sleep(faults.chunk_delay)
+                await exchange.send_chunk(frame)
+            await exchange.end_stream()
 
     async def _send_whole(
         self,
@@ -271,22 +275,18 @@ class FakeEngine:
         generation: wire.Generation,
         whole: Callable[[wire.Generation], Json],
     ) -> None:
-        tokens = len(generation.answer.deltas)
-        await asyncio.sleep(self.faults.silent_prefill + self.faults.chunk_delay * tokens)
-        if self.faults.tear_after is not None:
-            await exchange.send_half(json_reply(whole(generation)))
-        if not await self._faulted(exchange, tokens):
-            await exchange.send(json_reply(whole(generation)))
-
-    async def _faulted(self, exchange: Exchange, sent: int) -> bool:
-        """Stall or tear if it is time to; True means: torn."""
         faults = self.faults
-        if faults.stall_after is not None and sent >= faults.stall_after:
-            await asyncio.Event().wait()
-        if faults.tear_after is not None and sent >= faults.tear_after:
-            exchange.tear()
-            return True
-        return False
+        tokens = len(generation.answer.deltas)
+        async with self._slot():
+            await asyncio.sleep(faults.silent_prefill + faults.chunk_delay * tokens)
+            if faults.stall_after is not None:
+                await asyncio.Event().wait()
+            reply = json_reply(whole(generation))
+            if faults.tear_after is None:
+                await exchange.send(reply)
+            else:
+                await exchange.send_half(reply)
+                exchange.tear()
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

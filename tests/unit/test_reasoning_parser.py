@@ -194,6 +194,7 @@ def test_15_an_end_tag_in_ordinary_tokens_ends_reasoning_too() -> None:
         (BARE + "I say", True, (None, "plan</think>Hi")),
         (ON + "so far</think>\n\nI say", True, (None, "plan</think>Hi")),
         (ON + "so far", False, ("plan", "Hi")),
+        (ON + "so far<minimax:tool_call>", True, (None, "plan</think>Hi")),
         (BARE, True, ("plan", "Hi")),
         (BARE, False, (None, "plan</think>Hi")),
     ],
