@@ -97,7 +97,7 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for the network")
     port: int = Field(9000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    state_dir: Path = Field(
+    state_dir: HomePath = Field(
         Path("~/.local/state/unglitched"), description="folder for keys, socket and lock"
     )
     api_key: SecretStr | None = Field(None, description="client key; generated if not given")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ ASKED = {"model": MODEL, "messages": [user(GREETING)]}
 # An answer that goes on for as long as a test needs it.
 LONG = {"model": MODEL, "messages": [user(COUNT_QUESTION)], "max_tokens": 4000, "ignore_eos": True}
 WITHIN_S = 20.0
+COMMAND = [sys.executable, "-c", "import sys; from appliance.cli import main; sys.exit(main())"]
 
 # Shrunken, so that what waits for them ends soon.
 LIMITS = {"start_timeout_s": 20, "stop_timeout_s": 1, "queue_timeout_s": 20}
@@ -321,7 +323,10 @@ class ApplianceProcess:
 
     def status(self) -> dict[str, Any]:
         """Return what the control API tells, over the socket."""
-        transport = httpx.HTTPTransport(uds=str(self.state_dir / "control.sock"))
+        path = str(self.state_dir / "control.sock")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)  # httpx leaks the socket of a connection that is refused
+        transport = httpx.HTTPTransport(uds=path)
         with httpx.Client(transport=transport, base_url="http://box") as http:
             status: dict[str, Any] = http.get(f"{CONTROL}/status").json()
             return status
@@ -372,7 +377,7 @@ def running_process(
     env = environment(folder, *faults, **settings)
     with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, "run", *arguments],
+            [*COMMAND, "run", *arguments],
             env=clean_environment() | env | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -394,9 +399,6 @@ def running_process(
             process.wait()
         for pid in engines_of(folder):
             os.kill(pid, 9)
-
-
-_RUN = "import sys; from appliance.cli import main; sys.exit(main())"
 
 
 class RunAppliance(Protocol):

@@ -140,8 +140,8 @@ def test_11_reasoning_tokens_are_counted_where_the_prompt_opened_the_block() -> 
         ("</think>\n\n", (None, None)),
         ("\n\n</think>\n\nx\n", (None, "x\n")),
         ("a\n\nb\n</think>\n\n\nx", ("a\n\nb", "x")),
-        ("<thi", ("<thi", None)),
-        ("a\n</thi", ("a\n</thi", None)),
+        ("<thin", ("<thin", None)),
+        ("a\n</thin", ("a\n</thin", None)),
     ],
 )
 def test_12_empty_channels_are_none_and_outer_newlines_drop_in_both_ways(
@@ -289,7 +289,7 @@ PIECES = st.sampled_from(
         "\n\n",
         "<",
         "</",
-        "</thi",
+        "</th",
         "ink>",
         "a",
         "č ",

@@ -1,0 +1,280 @@
+"""``appliance run`` as a process: its exit codes, what it prints, and that nothing survives it."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from appliance.cli import main
+from tests.appliances import (
+    CHAT,
+    COMMAND,
+    LONG,
+    ROOT,
+    ApplianceProcess,
+    RunAppliance,
+    clean_environment,
+    engines_of,
+    environment,
+)
+from tests.engines import StartFake, wait_until
+
+
+def refused(folder: Path, **settings: object) -> tuple[int, str]:
+    """Run an appliance that is to refuse its settings; return its code and its words."""
+    env = clean_environment() | environment(folder, **settings) | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([*COMMAND, "run"], env=env, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("appliance: ")
+    assert "\n  -> " in ended.stderr  # what to type next
+    return ended.returncode, ended.stderr
+
+
+# ---- 78: settings that are wrong
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"prot": 9000}, "did you mean APPLIANCE_PORT"),
+        ({"port": "many"}, "APPLIANCE_PORT='many'"),
+        ({"engine": "attach"}, "APPLIANCE_ENGINE_URL"),
+    ],
+    ids=["unknown variable", "bad value", "contradiction"],
+)
+def test_settings_that_cannot_be_parsed_end_with_78(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, object],
+    named: str,
+) -> None:
+    for name, value in environment(tmp_path, **settings).items():
+        monkeypatch.setenv(name, value)
+    assert main(["run"]) == 78
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"max_waiting": -1}, "APPLIANCE_MAX_WAITING='-1'"),
+        ({"host": "no.such.host.invalid"}, "APPLIANCE_HOST"),
+        ({"prompt_file": "/nowhere/prompt.txt"}, "APPLIANCE_PROMPT_FILE"),
+    ],
+    ids=["bad value", "no such address", "unreadable prompt"],
+)
+def test_wrong_settings_end_with_78_and_name_the_variable(
+    tmp_path: Path, settings: dict[str, object], named: str
+) -> None:
+    code, said = refused(tmp_path, **settings)
+    assert code == 78
+    assert named in said
+
+
+# ---- 75: something is taken
+
+
+def test_a_taken_port_ends_with_75(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, said = refused(tmp_path, port=port)
+    assert code == 75
+    assert f"port {port}" in said
+
+
+def test_a_taken_state_folder_ends_with_75_and_names_the_holder(run: RunAppliance) -> None:
+    first = run("--never-ready")
+    first.until("starting")
+    code, said = refused(first.folder)
+    assert code == 75
+    assert f"pid {first.process.pid}" in said
+    assert first.status()["state"] == "starting"  # and the first one does not notice
+
+
+# ---- 0: SIGTERM
+
+
+def kept_quiet(box: ApplianceProcess) -> None:
+    """Hold what is true of every run: no traceback and no key in its words."""
+    said = box.out + box.err
+    assert "Traceback" not in said
+    for which in ("client", "operator"):
+        assert box.key(which) not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_serving_appliance_with_0(run: RunAppliance, number: int) -> None:
+    box = run()
+    box.until("ready")
+    box.signal(number)
+    assert box.code() == 0
+    assert not engines_of(box.folder)
+    kept_quiet(box)
+
+
+def test_sigterm_ends_a_loading_appliance_with_0(run: RunAppliance) -> None:
+    box = run("--never-ready", "--deaf-to-sigterm")
+    box.until("starting")
+    wait_until(lambda: bool(engines_of(box.folder)), 10, "the engine's process")
+    box.signal(signal.SIGTERM)
+    assert box.code() == 0
+    assert not engines_of(box.folder)
+    kept_quiet(box)
+
+
+def test_sigterm_ends_a_failed_appliance_with_0(run: RunAppliance) -> None:
+    box = run(model_dir="/nowhere")
+    box.until("failed")
+    box.signal(signal.SIGTERM)
+    assert box.code() == 0
+    kept_quiet(box)
+
+
+def test_sigterm_ends_streams_and_listeners_without_a_traceback(run: RunAppliance) -> None:
+    box = run("--chunk-delay", "0.05")
+    box.until("ready")
+    with (
+        box.http() as client,
+        box.http("operator") as operator,
+        client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer,
+        operator.stream("GET", "/appliance/v1/events") as events,
+    ):
+        next(answer.iter_raw())
+        next(events.iter_raw())
+        box.signal(signal.SIGTERM)
+        assert box.code() == 0
+    kept_quiet(box)
+
+
+def test_sigterm_in_front_of_an_attached_engine_cuts_what_streams_after_a_while(
+    run: RunAppliance, fake_engine: StartFake
+) -> None:
+    engine = fake_engine("--chunk-delay", "0.05")
+    box = run(
+        engine="attach",
+        engine_url=engine.base_url,
+        engine_key=engine.key,
+        engine_command=None,
+        engine_extra_args=None,
+    )
+    box.until("ready")
+    with box.http() as client, client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer:
+        next(answer.iter_raw())
+        box.signal(signal.SIGTERM)
+        assert box.code() == 0
+    kept_quiet(box)
+    assert engine.process.poll() is None
+    assert engine.key not in box.out + box.err
+
+
+# ---- --once: the smoke's status
+
+
+def test_once_ends_with_0_when_every_check_passes(run: RunAppliance) -> None:
+    box = run(arguments=("--once",))
+    assert box.code(60) == 0, box.out
+    assert "all passed" in box.out
+    kept_quiet(box)
+
+
+def test_once_ends_with_1_when_a_check_fails(run: RunAppliance) -> None:
+    box = run("--garbage", arguments=("--once",))
+    assert box.code(60) == 1
+    assert "FAILED" in box.out
+    assert "output_suspect" in box.out
+    kept_quiet(box)
+
+
+def test_once_ends_with_1_when_the_engine_fails_and_says_why(run: RunAppliance) -> None:
+    box = run(model_dir="/nowhere", arguments=("--once",))
+    assert box.code() == 1
+    assert "/nowhere does not exist" in box.err
+    kept_quiet(box)
+
+
+def test_sigterm_while_loading_ends_once_with_0(run: RunAppliance) -> None:
+    box = run("--never-ready", arguments=("--once",))
+    box.until("starting")
+    box.signal(signal.SIGTERM)
+    assert box.code() == 0
+    kept_quiet(box)
+
+
+# ---- 130/143: a second signal
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_at_once_with_a_deaf_engine_and_its_child(
+    run: RunAppliance, number: int, code: int
+) -> None:
+    box = run("--deaf-to-sigterm", "--fork-grandchild", stop_timeout_s=300)
+    box.until("ready")
+    assert len(engines_of(box.folder)) == 2
+    box.signal(signal.SIGTERM)
+    box.until("stopping")
+    box.signal(number)
+    assert box.code(10) == code
+    assert not engines_of(box.folder)
+    kept_quiet(box)
+
+
+def test_a_second_signal_does_not_wait_for_a_stream(run: RunAppliance) -> None:
+    box = run("--deaf-to-sigterm", "--chunk-delay", "0.05", stop_timeout_s=300)
+    box.until("ready")
+    with box.http() as client, client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer:
+        next(answer.iter_raw())
+        box.signal(signal.SIGTERM)
+        box.until("stopping")
+        box.signal(signal.SIGTERM)
+        assert box.code(10) == 143
+    kept_quiet(box)
+
+
+# ---- what it leaves in its folder
+
+
+def test_keys_are_made_once_differ_and_are_for_their_owner_alone(run: RunAppliance) -> None:
+    box = run("--never-ready")
+    box.until("starting")
+    assert box.key("client") != box.key("operator")
+    for name in ("api_key", "operator_key", "control.sock"):
+        assert stat.S_IMODE((box.state_dir / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(box.state_dir.stat().st_mode) == 0o700
+    first = [box.key("client"), box.key("operator")]
+    box.signal(signal.SIGTERM)
+    assert box.code() == 0
+    assert not (box.state_dir / "control.sock").exists()
+    again = run("--never-ready", state_dir=box.state_dir)
+    again.until("starting")
+    assert [again.key("client"), again.key("operator")] == first
+
+
+def test_given_keys_are_used_and_not_kept(run: RunAppliance, tmp_path: Path) -> None:
+    kept = tmp_path / "operator.txt"
+    kept.write_text("operator-from-file\n")
+    box = run("--never-ready", api_key="client-from-env", operator_key_file=kept)
+    box.until("starting")
+    url = f"{box.base_url}/appliance/v1/status"
+    for key, status in (("client-from-env", 403), ("operator-from-file", 200)):
+        headers = {"authorization": f"Bearer {key}"}
+        assert httpx.get(url, headers=headers, trust_env=False).status_code == status
+    assert not (box.state_dir / "api_key").exists()
+    assert "client-from-env" not in box.out + box.err
+
+
+def test_a_socket_left_by_a_killed_appliance_is_no_obstacle(run: RunAppliance) -> None:
+    first = run("--never-ready")
+    first.until("starting")
+    (engine,) = engines_of(first.folder)
+    first.process.kill()
+    first.process.wait()
+    os.kill(engine, signal.SIGKILL)
+    again = run("--never-ready", state_dir=first.state_dir)
+    again.until("starting")
