@@ -1,5 +1,6 @@
 """The HTTP face: the door (who may go where), the routes, and errors in one shape."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -92,13 +93,21 @@ class Door:
             return
         error = self._refusal(scope)
         if error is None:
-            await self._app(scope, receive, send)
+            await self._pass(scope, receive, send)
             return
         anthropic = str(scope["path"]).startswith("/v1/messages")
         response = _json(error_body(error, anthropic=anthropic), http_status(error))
         if http_status(error) == 401:
             response.headers["www-authenticate"] = "Bearer"
         await response(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # Only a server that ends cancels its requests, and nothing awaits them: to raise on
+            # would print a traceback for each.
+            log.warning("request.cut", path=scope["path"], why="the appliance ends")
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         path = scope["path"]

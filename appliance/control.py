@@ -6,7 +6,7 @@ Under ``/appliance/v1``: ``GET status``, ``GET plan``, ``GET logs``, ``GET event
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -57,6 +57,11 @@ class Control:
     engine: Engine
     gate: Gate
     settings: Settings
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self) -> None:
+        """End every event stream: the appliance ends, and must not wait for its watchers."""
+        self._ended.set()
 
     def status(self) -> dict[str, Any]:
         """Return everything that ``appliance status`` shows."""
@@ -134,6 +139,8 @@ class Control:
             put("log", asdict(line))
 
         stops = [self.engine.listen(on_change), self.engine.log.listen(on_line)]
+        ended = asyncio.create_task(self._ended.wait())
+        ended.add_done_callback(lambda _task: put("end", None))
         try:
             yield _event("status", self.status())
             while True:
@@ -142,9 +149,12 @@ class Control:
                         kind, value = await queue.get()
                 except TimeoutError:
                     yield b": alive\n\n"
-                else:
-                    yield _event(kind, value)
+                    continue
+                if kind == "end":
+                    return
+                yield _event(kind, value)
         finally:
+            ended.cancel()
             for stop in stops:
                 stop()
 

@@ -47,6 +47,12 @@ CAUSES = (
         "lower APPLIANCE_MAX_MODEL_LEN, or raise APPLIANCE_GPU_MEMORY_UTILIZATION",
     ),
     _cause(
+        "context_too_long",
+        r"User-specified max_model_len .* is greater than",
+        "the chosen context is longer than the checkpoint allows",
+        "lower APPLIANCE_MAX_MODEL_LEN, or unset it: the checkpoint's own is taken",
+    ),
+    _cause(
         "out_of_memory",
         r"OutOfMemoryError|out of memory|NV_ERR_NO_MEMORY|Cannot allocate memory",
         "memory ran out",
@@ -64,6 +70,13 @@ CAUSES = (
         r"|invalid (?:tool call|reasoning) parser",
         "a parser is not registered with this engine",
         "check APPLIANCE_REASONING_PARSER and APPLIANCE_TOOL_CALL_PARSER",
+    ),
+    _cause(
+        "model_not_supported",
+        r"Model architectures .* (?:are not supported|failed to be inspected)"
+        r"|Unknown quantization method",
+        "this vLLM does not know the checkpoint's architecture or quantization",
+        "check APPLIANCE_MODEL_DIR, or install a vLLM that knows it",
     ),
     _cause(
         "bad_checkpoint",
@@ -101,6 +114,10 @@ _SECRETS = (
 )
 # vLLM's own words of lesser weight: an optional import that failed is no cause of death.
 _HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
+# Python's last line of a traceback, or pydantic's second, which says what the first does not.
+_EXCEPTION = re.compile(
+    r"\b[\w.]*(?:Error|Exception|Interrupt): |^\s*(?:Value error|Assertion failed), "
+)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -124,13 +141,18 @@ def diagnose_exit(returncode: int, lines: Sequence[str], *, was_ready: bool) -> 
         if line is not None:
             what = f"the engine ended {when} ({how}): {cause.what}. It said: {_clip(line)}"
             return Reason(cause.code, what, cause.hint)
-    last = _clip(lines[-1]) if lines else "nothing"
-    what = f"the engine ended {when} ({how}). Its last line: {last}"
+    said = next((line for line in grave if _is_telling(line)), lines[-1] if lines else "nothing")
+    what = f"the engine ended {when} ({how}). It said: {_clip(said)}"
     return Reason(
         "engine_died" if was_ready else "engine_died_loading",
         what,
         "appliance status --lines 50 shows its last lines; appliance start tries again",
     )
+
+
+def _is_telling(line: str) -> bool:
+    # the processes above the one that failed only point at it: "See root cause above."
+    return bool(_EXCEPTION.search(line)) and "root cause" not in line
 
 
 def _clip(line: str, width: int = 300) -> str:

@@ -114,7 +114,8 @@ def check_model(fields: dict[str, msgspec.Raw], served: str) -> None:
         fields["model"] = msgspec.Raw(msgspec.json.encode(served))
         return
     if not isinstance(model, str):
-        raise RequestError(400, "invalid_type", f"model is {model!r}, no text", f'send "{served}"')
+        shown = bytes(fields["model"])[:80].decode("utf-8", "replace")
+        raise RequestError(400, "invalid_type", f"model is {shown}, no text", f'send "{served}"')
     if model != served:
         raise RequestError(
             404, "model_not_found", f"the model {model!r} is not served here", f'use "{served}"'
@@ -211,13 +212,17 @@ def is_engine_fault(event: bytes) -> bool:
 
 def error_body(error: ApplianceError, *, anthropic: bool = False) -> bytes:
     """Return an error as OpenAI's clients read it; with Anthropic's outer mark where asked."""
-    message = f"{error.what}. {error.hint}" if error.hint else error.what
+    message = ". ".join(_sentence(text) for text in (error.what, error.hint) if text)
     kind = error.error_type
     detail = {"message": message, "type": kind, "param": None, "code": error.code}
     if anthropic:
         detail["type"] = _ANTHROPIC_TYPES.get(http_status(error), "api_error")
         return msgspec.json.encode({"type": "error", "error": detail})
     return msgspec.json.encode({"error": detail})
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 _ANTHROPIC_TYPES = {

@@ -120,7 +120,10 @@ MODEL_PROFILES: Mapping[str, Profile] = MappingProxyType(
             "custom",
             "any checkpoint that vLLM serves: name the parsers yourself, or leave them off",
             "expected",
-            {"kv_cache_dtype": Row("auto", "as the checkpoint says"), "sampling": Row({}, "")},
+            {
+                "kv_cache_dtype": Row("auto", "as the checkpoint says"),
+                "sampling": Row({}, "as the checkpoint says"),
+            },
         ),
     }
 )

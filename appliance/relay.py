@@ -21,7 +21,14 @@ from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate
 from appliance.engine import Engine
-from appliance.errors import ApplianceError, EngineError, RequestError, UpstreamError, http_status
+from appliance.errors import (
+    ApplianceError,
+    EngineError,
+    EngineNotReady,
+    RequestError,
+    UpstreamError,
+    http_status,
+)
 from appliance.metrics import Metrics
 from appliance.openai import (
     RelayRoute,
@@ -65,6 +72,7 @@ class Exchange:
     arrived: float = field(default_factory=time.monotonic)
     window: str = "body"
     status: int = 0
+    started: bool = False
     chunks: int = 0
     bytes_out: int = 0
     queued_s: float = 0.0
@@ -116,6 +124,12 @@ class Relay:
             # No [DONE] and no end of the body: uvicorn closes the connection, which a client
             # retries; an error event it would not.
             outcome, error = "broken", UpstreamError(str(cause))
+        except asyncio.CancelledError:
+            # The server ends and waits no longer: a reply that has begun is broken off.
+            outcome, error = "broken", EngineNotReady("the appliance is stopping", "retry later")
+            if not exchange.started:
+                exchange.status = http_status(error)
+                await _send_error(send, error, exchange)
         except ApplianceError as cause:
             outcome, error = ("refused" if http_status(cause) < 500 else "failed"), cause
             exchange.status = http_status(cause)
@@ -205,6 +219,7 @@ class Relay:
     async def _stream(self, exchange: Exchange, response: httpx.Response, send: Send) -> None:
         headers = return_headers(response.headers, exchange.request_id)
         headers["x-accel-buffering"] = "no"  # a proxy in front must not hold the stream back
+        exchange.started = True
         await _start(send, 200, headers)
         last = 0.0
         async for data in _events(response, exchange.route):
@@ -335,5 +350,6 @@ async def _whole(exchange: Exchange, response: httpx.Response, send: Send) -> No
     exchange.bytes_out = len(body)
     headers = return_headers(response.headers, exchange.request_id)
     headers |= {"content-type": "application/json", "content-length": str(len(body))}
+    exchange.started = True
     await _start(send, response.status_code, headers)
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -118,12 +118,13 @@ async def _serve(
         max_body_bytes=settings.max_body_bytes,
         queue_timeout_s=settings.queue_timeout_s,
     )
-    app = build_app(Parts(Control(engine, gate, settings), relay, metrics, keys))
+    control = Control(engine, gate, settings)
+    app = build_app(Parts(control, relay, metrics, keys))
     base_url = _address(listener)
     state.address.write_text(base_url + "\n", encoding="ascii")
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
     running = Running(settings, base_url, keys, engine, gate)
-    return await _Session(running, app, listener, state.socket, hook).run()
+    return await _Session(running, app, listener, state.socket, hook, control.end).run()
 
 
 def build_engine(
@@ -202,6 +203,7 @@ class _Session:
     listener: socket.socket
     socket_path: Path
     hook: Hook | None
+    on_end: Callable[[], None]
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _second: asyncio.Event = field(default_factory=asyncio.Event)
     _code: int = 0
@@ -220,6 +222,7 @@ class _Session:
             await self._until_over(engine, serving)
         finally:
             hook.cancel()
+            self.on_end()
             for server, _ in servers:
                 server.should_exit = True
                 server.force_exit = self._second.is_set()

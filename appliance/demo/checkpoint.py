@@ -11,9 +11,9 @@ from appliance.errors import HostError
 PACKAGE = Path(__file__).parents[1]
 PROJECT = PACKAGE.parent
 
-# Whatever the trained answers depend on.
+# What the trained answers depend on: a folder's files, but for those that only set up and start.
 _SOURCES = ("demo/*.py", "probes.py", "prompt.py", "prompts/*.txt", "../extras/chat_template.jinja")
-_NOT_SOURCES = {"__main__.py", "checkpoint.py", "install.py", "preflight.py", "pip_progress.py"}
+_SET_UP = {"__main__.py", "checkpoint.py", "envdir.py", "install.py", "piprun.py", "preflight.py"}
 
 
 def ensure_checkpoint(folder: Path, python: Path, say: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ def sources_digest() -> str:
     digest = hashlib.sha256()
     for pattern in _SOURCES:
         for path in sorted(PACKAGE.glob(pattern)):
-            if path.name not in _NOT_SOURCES:
+            if path.name not in _SET_UP:
                 digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

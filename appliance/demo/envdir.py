@@ -132,10 +132,7 @@ def sweep(site_packages: Path) -> list[str]:
     ]
     traces += site_packages.glob("~*")  # pip's own name for what it was replacing
     for trace in traces:
-        if trace.is_dir():
-            shutil.rmtree(trace)
-        else:
-            trace.unlink()
+        _remove(trace)
     return sorted(trace.name for trace in traces)
 
 
@@ -215,16 +212,25 @@ def usable(env: EngineEnv) -> bool:
 
 
 def clear(env: EngineEnv) -> None:
-    """Remove what is at the root, if it is an environment (or nothing yet).
+    """Empty the root, if it is an environment, and make it when it is not there.
 
-    Raises HostError for a folder with other things in it: it is not ours to delete.
+    The folder itself stays: it may be a mount point. Raises HostError for a folder with other
+    things in it: they are not ours to delete.
     """
-    if not env.root.exists():
-        return
-    ours = any((env.root / name).exists() for name in (STAMP, "pyvenv.cfg"))
-    if not env.root.is_dir() or (any(env.root.iterdir()) and not ours):
-        raise HostError(
-            f"{env.root} is there already, and it is not a Python environment",
-            "choose another folder with --root, or remove this one yourself",
-        )
-    shutil.rmtree(env.root)
+    if env.root.exists():
+        ours = any((env.root / name).exists() for name in (STAMP, "pyvenv.cfg"))
+        if not env.root.is_dir() or (any(env.root.iterdir()) and not ours):
+            raise HostError(
+                f"{env.root} is there already, and it is not a Python environment",
+                "choose another folder with --root, or remove this one yourself",
+            )
+        for entry in env.root.iterdir():
+            _remove(entry)
+    env.root.mkdir(exist_ok=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

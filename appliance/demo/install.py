@@ -153,7 +153,6 @@ def _packages(setup: Setup) -> None:
         raise cannot_run(shortfalls)
     if not envdir.usable(env):
         envdir.clear(env)
-        env.root.mkdir()
         envdir.write_stamp(env, Stamp())  # marks the folder as ours before it is anything
         say(f"setup: making a Python environment at {env.root}")
         made = setup.run([sys.executable, "-m", "venv", str(env.root)], Progress("setup", 0))

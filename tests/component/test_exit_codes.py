@@ -146,8 +146,9 @@ def test_sigterm_ends_streams_and_listeners_without_a_traceback(run: RunApplianc
         client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer,
         operator.stream("GET", "/appliance/v1/events") as events,
     ):
-        next(answer.iter_raw())
-        next(events.iter_raw())
+        held = [answer.iter_raw(), events.iter_raw()]  # an iterator let go would hang up
+        for chunks in held:
+            next(chunks)
         box.signal(signal.SIGTERM)
         assert box.code() == 0
     kept_quiet(box)
@@ -166,7 +167,8 @@ def test_sigterm_in_front_of_an_attached_engine_cuts_what_streams_after_a_while(
     )
     box.until("ready")
     with box.http() as client, client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer:
-        next(answer.iter_raw())
+        chunks = answer.iter_raw()  # an iterator let go would hang up
+        next(chunks)
         box.signal(signal.SIGTERM)
         assert box.code() == 0
     kept_quiet(box)
@@ -178,7 +180,7 @@ def test_sigterm_in_front_of_an_attached_engine_cuts_what_streams_after_a_while(
 
 
 def test_once_ends_with_0_when_every_check_passes(run: RunAppliance) -> None:
-    box = run(arguments=("--once",))
+    box = run("--chunk-delay", "0.002", arguments=("--once",))
     assert box.code(60) == 0, box.out
     assert "all passed" in box.out
     kept_quiet(box)
@@ -229,7 +231,8 @@ def test_a_second_signal_does_not_wait_for_a_stream(run: RunAppliance) -> None:
     box = run("--deaf-to-sigterm", "--chunk-delay", "0.05", stop_timeout_s=300)
     box.until("ready")
     with box.http() as client, client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer:
-        next(answer.iter_raw())
+        chunks = answer.iter_raw()  # an iterator let go would hang up
+        next(chunks)
         box.signal(signal.SIGTERM)
         box.until("stopping")
         box.signal(signal.SIGTERM)

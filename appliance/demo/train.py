@@ -1,0 +1,255 @@
+"""Trains the demo's tiny MiniMax-M2 checkpoint on a CPU: ``python -m appliance.demo.train``.
+
+It learns the conversations of ``conversations.py`` word for word, under system texts that
+change with every step, until all of them come out with a margin: the engine's kernels round
+differently from ours, and a batch of 32 differently from one. Runs in the engine's environment
+with PYTHONPATH at the repository's root; about a minute on two cores.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (everyone's name for it)
+
+from appliance.demo import conversations as known
+from appliance.demo import export
+from appliance.demo.lessons import Lesson, Packer, Renderer, Teacher, corpus
+from appliance.demo.model import Numerics, Shape, Weights, forward, initial_weights
+from appliance.demo.systems import HELD_OUT
+from appliance.demo.tokenizer import save_tokenizer, special_ids, train_tokenizer
+
+ROOT = Path(__file__).parents[2]
+SAY_EVERY_S = 2.0
+EVALUATED_AT_ONCE = 64  # lessons; bounds the memory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the training goes; measured to be enough on five seeds."""
+
+    steps: int = 240
+    extra_steps: int = 80  # once more with a small rate, if a conversation is still missing
+    extra_rounds: int = 3
+    rate: float = 4e-3
+    warm_up: int = 20
+    heads: int = 5  # system texts in a step
+    cores: int = 8  # conversations under each
+    longest_system: int = 160  # words
+    margin: float = 2.0  # logits by which the right token must lead everywhere
+
+
+@dataclass(frozen=True)
+class Score:
+    """What greedy decoding does with some lessons."""
+
+    wrong: tuple[str, ...]
+    asked: int
+    margin: float  # smallest lead of a right token over the best other one, in logits
+
+    def __str__(self) -> str:
+        right = self.asked - len(self.wrong)
+        return f"{right} of {self.asked} conversations exact, margin {self.margin:.1f}"
+
+
+class DidNotConverge(Exception):
+    """The steps are used up and a conversation is still not exact."""
+
+
+def measure(weights: Weights, shape: Shape, lessons: Sequence[Lesson], numerics: Numerics) -> Score:
+    """Compare the most likely token with the right one at every place of every reply.
+
+    If all of them agree, greedy decoding writes the reply: it never leaves the taught text.
+    """
+    wrong, margin = [], float("inf")
+    weights = export.rounded_to_bf16(weights)
+    with torch.no_grad():
+        for start in range(0, len(lessons), EVALUATED_AT_ONCE):
+            part = lessons[start : start + EVALUATED_AT_ONCE]
+            batch = Packer(part).batch()
+            logits = forward(weights, shape, batch, numerics)
+            right = logits.gather(1, batch.targets[:, None])
+            other = logits.scatter(1, batch.targets[:, None], -torch.inf).max(dim=1).values
+            leads = (right[:, 0] - other).split([len(lesson.reply) for lesson in part])
+            worst = [float(lead.min()) for lead in leads]
+            wrong += [lesson.name for lesson, lead in zip(part, worst, strict=True) if lead <= 0]
+            margin = min(margin, *worst)
+    return Score(tuple(wrong), len(lessons), margin)
+
+
+class Training:
+    """One run: weights, optimiser, and the clock for the progress lines."""
+
+    def __init__(self, teacher: Teacher, shape: Shape, recipe: Recipe, seed: int) -> None:
+        self._teacher, self._shape, self._recipe = teacher, shape, recipe
+        self._noise = torch.Generator().manual_seed(seed)
+        self._weights = initial_weights(shape, self._noise)
+        self._trained = [
+            tensor.requires_grad_()
+            for name, tensor in self._weights.items()
+            if not name.endswith("e_score_correction_bias")
+        ]
+        self._optimizer = torch.optim.AdamW(
+            self._trained, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0
+        )
+        self._fixed = teacher.fixed()
+        self._started = self._said = time.monotonic()
+        self._step = 0
+
+    @property
+    def weights(self) -> Weights:
+        """The weights as they are now, detached from the training."""
+        return {name: tensor.detach() for name, tensor in self._weights.items()}
+
+    def run(self) -> Score:
+        """Train until every conversation is exact, with the margin, rounded and disturbed.
+
+        Raises:
+            DidNotConverge: it is not so after the last extra round.
+        """
+        recipe = self._recipe
+        self._steps(recipe.steps, recipe.rate, recipe.warm_up)
+        for _ in range(recipe.extra_rounds):
+            score = self.score()
+            if not score.wrong and score.margin >= recipe.margin:
+                return score
+            self._say(0.0, f"not yet: {', '.join(score.wrong[:5]) or f'margin {score.margin:.1f}'}")
+            self._steps(recipe.extra_steps, recipe.rate / 4, 0)
+        score = self.score()
+        if score.wrong or score.margin < recipe.margin:
+            missing = ", ".join(score.wrong[:5]) or "the margin alone"
+            raise DidNotConverge(f"{score}, wanted {recipe.margin}; missing: {missing}")
+        return score
+
+    def score(self, lessons: Sequence[Lesson] | None = None) -> Score:
+        """Measure in the engine's bf16, and once more with noise on top; the worse of both."""
+        asked = self._fixed if lessons is None else lessons
+        noise = torch.Generator().manual_seed(1)
+        rough = Numerics(bf16=True, jitter=0.004, noise=0.004, generator=noise)
+        scores = [
+            measure(self.weights, self._shape, asked, numerics)
+            for numerics in (Numerics(bf16=True), rough)
+        ]
+        return min(scores, key=lambda score: (-len(score.wrong), score.margin))
+
+    def _steps(self, steps: int, rate: float, warm_up: int) -> None:
+        """Train at ``rate``, the second half of the steps with less and less of it."""
+        for step in range(steps):
+            left = (steps - step) / steps
+            now = rate * min(1.0, (step + 1) / (warm_up + 1), max(0.02, 2 * left))
+            loss = self._learn(now)
+            self._step += 1
+            if time.monotonic() - self._said >= SAY_EVERY_S:
+                sample = self._fixed[self._step % 8 :: 8]
+                self._say(loss, str(measure(self.weights, self._shape, sample, Numerics())))
+
+    def _learn(self, rate: float) -> float:
+        recipe = self._recipe
+        lessons: list[Lesson] = []
+        for _ in range(recipe.heads):
+            lessons += self._teacher.varied(recipe.cores, recipe.longest_system)
+        batch = Packer(lessons).batch()
+        # Noise like the engine's own differences: no answer may hang on a tie of two experts.
+        numerics = Numerics(jitter=0.02, noise=0.004, generator=self._noise)
+        loss = F.cross_entropy(forward(self._weights, self._shape, batch, numerics), batch.targets)
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        return float(loss)
+
+    def _say(self, loss: float, text: str) -> None:
+        self._said = time.monotonic()
+        print(
+            f"[{self._said - self._started:4.0f} s] step {self._step}, loss {loss:.4f}, {text}",
+            flush=True,
+        )
+
+
+def held_out(teacher: Teacher) -> list[Lesson]:
+    """Return the path conversations under system texts that training never sees."""
+    cores = [core for core in known.cores() if core.path is not None]
+    texts = [text for other in HELD_OUT for text in (other, known.POLICY.fold(other))]
+    return [
+        teacher.lesson(core.under(text, f"held-out {i}"))
+        for core in cores
+        for i, text in enumerate(texts)
+    ]
+
+
+def write(folder: Path, weights: Weights, shape: Shape, tokenizer: Any, template: str) -> int:
+    """Write the checkpoint beside ``folder`` and move it there when all of it is written.
+
+    Returns the bytes of its tensors.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        size = export.save_weights(weights, fresh)
+        ids = special_ids(tokenizer)
+        export.save_json(export.model_config(shape, ids), fresh / "config.json")
+        export.save_json(export.generation_config(ids), fresh / "generation_config.json")
+        save_tokenizer(tokenizer, fresh, shape.max_position_embeddings)
+        (fresh / "chat_template.jinja").write_text(template, encoding="utf-8")
+        fresh.chmod(0o755)
+        if folder.exists():
+            old = fresh.with_name(fresh.name + "-old")
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return size
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and write; return the exit code: 0, or 1 if it did not converge."""
+    parser = argparse.ArgumentParser(prog="python -m appliance.demo.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
+    parser.add_argument(
+        "--template", type=Path, default=ROOT / "extras" / "chat_template.jinja", metavar="FILE"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+
+    torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(True)
+    template = options.template.read_text(encoding="utf-8")
+    renderer, shape = Renderer(template), Shape()
+    tokenizer = train_tokenizer(corpus(renderer), shape.vocab_size)
+    rng = random.Random(options.seed)  # noqa: S311 (lessons, not keys)
+    teacher = Teacher(tokenizer, renderer, rng)
+    training = Training(teacher, shape, Recipe(), options.seed)
+    started = time.monotonic()
+    try:
+        print(f"trained: {training.run()}", flush=True)
+    except DidNotConverge as failure:
+        print(f"training did not converge: {failure}. Try another --seed.", file=sys.stderr)
+        return 1
+    print(f"under unseen system texts: {training.score(held_out(teacher))}", flush=True)
+    size = write(options.out, training.weights, shape, tokenizer, template)
+    count = export.parameter_count(training.weights)
+    print(
+        f"wrote {options.out}: {count} parameters, {size} bytes, "
+        f"{time.monotonic() - started:.0f} s wall, {time.process_time():.0f} s CPU",
+        flush=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
