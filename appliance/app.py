@@ -79,7 +79,7 @@ class Door:
     """Decides who may go where, before anything else looks at the request. Pure ASGI."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self._app = app
+        self.app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ class Door:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         error = self._refusal(scope)
         if error is None:
@@ -103,7 +103,7 @@ class Door:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         except asyncio.CancelledError:
             # Only a server that ends cancels its requests, and nothing awaits them: to raise on
             # would print a traceback for each.
@@ -193,12 +193,15 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
         wrong = RequestError(405, "method_not_allowed", what, f"use {allowed}")
         anthropic = request.url.path.startswith("/v1/messages")
         return _json(error_body(wrong, anthropic=anthropic), 405, {"allow": allowed})
-    return _refused(RequestError(error.status_code, "not_found", str(error.detail)))
+    if error.status_code == 404:
+        return _refused(_not_found(request.url.path))
+    return _refused(RequestError(error.status_code, "refused", str(error.detail)))
 
 
 async def _on_validation_error(_request: Request, error: Any) -> Response:
     issues = "; ".join(
-        f"{issue['loc'][-1]}={issue.get('input')!r}: {issue['msg']}" for issue in error.errors()
+        f"the parameter {issue['loc'][-1]}={issue.get('input')!r} does not pass: {issue['msg']}"
+        for issue in error.errors()
     )
     return _refused(RequestError(400, "bad_parameter", issues))
 

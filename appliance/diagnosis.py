@@ -110,7 +110,7 @@ _SECRETS = (
         ),
         r"\1(hidden)",
     ),
-    (re.compile(r"\b(?:hf|sk)[-_][A-Za-z0-9_-]{16,}"), "(hidden)"),
+    (re.compile(r"\b(?:hf_|sk[-_])[A-Za-z0-9_-]{16,}"), "(hidden)"),
 )
 # vLLM's own words of lesser weight: an optional import that failed is no cause of death.
 _HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")

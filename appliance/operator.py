@@ -28,6 +28,7 @@ class Operator:
     settings: Settings
     state_dir: Path
     http: httpx.Client
+    socket: Path | None
 
     @classmethod
     def of(cls, settings: Settings, url: str | None, key: str | None) -> Self:
@@ -35,8 +36,8 @@ class Operator:
         state_dir = settings.state_dir.expanduser()
         if url:
             given = settings.operator_key.get_secret_value() if settings.operator_key else None
-            kept = _kept_key(state_dir / _KEY_FILES["operator"])
-            headers = {"authorization": f"Bearer {key or given or kept or ''}"}
+            secret = key or given or _kept_key(state_dir / _KEY_FILES["operator"])
+            headers = {"authorization": f"Bearer {secret}"} if secret else {}
             try:
                 http = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
             except (httpx.InvalidURL, UnicodeEncodeError) as cause:
@@ -47,7 +48,7 @@ class Operator:
         else:
             transport = httpx.HTTPTransport(uds=str(control_socket(state_dir)))
             http = httpx.Client(base_url="http://appliance", transport=transport, timeout=30)
-        return cls(settings, state_dir, http)
+        return cls(settings, state_dir, http, None if url else control_socket(state_dir))
 
     def __enter__(self) -> Self:
         return self
@@ -81,14 +82,12 @@ class Operator:
 
     def call(self, method: str, path: str) -> dict[str, Any]:
         """Return the reply of a control route. Raises HostError when it does not answer 2xx."""
+        if self.socket and not self.socket.exists():
+            raise self._nobody("it has no socket")
         try:
             response = self.http.request(method, PREFIX + path)
         except httpx.HTTPError as cause:
-            raise HostError(
-                f"no appliance answers ({self.http.base_url}, {self.state_dir}): "
-                f"{type(cause).__name__}",
-                "start one: appliance run; or name it: --url URL --key OPERATOR_KEY",
-            ) from cause
+            raise self._nobody(type(cause).__name__) from cause
         try:
             reply = response.json()
         except ValueError:
@@ -104,6 +103,13 @@ class Operator:
             message = error.get("message") if isinstance(error, dict) else error
             raise HostError(f"{method} {PREFIX + path}: {response.status_code}: {message}")
         return reply
+
+    def _nobody(self, why: str) -> HostError:
+        where = f"with the state folder {self.state_dir}" if self.socket else self.http.base_url
+        return HostError(
+            f"no appliance answers {where}: {why}",
+            "start one: appliance run; or name it: --url URL --key OPERATOR_KEY",
+        )
 
 
 def _kept_key(path: Path) -> str:

@@ -21,7 +21,7 @@ PLANNED_PORT = 0  # the real one is picked at each start
 
 def print_settings(settings: Settings) -> None:
     """Print every setting: its variable, its value now, what it means."""
-    table = Table("variable", "value", "meaning", box=None, pad_edge=False)
+    table = Table(*_name_and_value("variable"), "meaning", box=None, pad_edge=False)
     for name, field in type(settings).model_fields.items():
         table.add_row(PREFIX + name.upper(), _shown(settings, name), field.description or "")
     _console().print(table)
@@ -90,7 +90,8 @@ def _print_tables(settings: Settings, plan: LaunchPlan | None, model: ModelFacts
     ):
         profile = profiles[name]
         console.print(f"{kind} profile {name} ({profile.level}): {profile.about}")
-    chosen = Table("setting", "value", Column("from", overflow="fold"), box=None, pad_edge=False)
+    source = Column("from", overflow="fold")
+    chosen = Table(*_name_and_value("setting"), source, box=None, pad_edge=False)
     for name in type(settings).model_fields:
         if settings.origin(name) != "default":
             chosen.add_row(name, _shown(settings, name), settings.origin(name))
@@ -114,13 +115,18 @@ def _model_table(model: ModelFacts) -> Table:
     return table
 
 
+def _name_and_value(name: str) -> tuple[Column, Column]:
+    # both are there to be copied: on a narrow terminal neither may end in an ellipsis
+    return Column(name, no_wrap=True), Column("value", overflow="fold")
+
+
 def _shown(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
     if value is None:
         return "-"
     if isinstance(value, tuple):
         return " ".join(map(str, value)) or "-"
-    return str(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _console() -> Console:

@@ -156,7 +156,7 @@ class Relay:
         """Return the body to send upstream: read, checked, the prompt in it."""
         if exchange.route.method == "GET":
             return b""
-        encoding = exchange.headers.get("content-encoding", "identity")
+        encoding = exchange.headers.get("content-encoding", "identity").strip().lower()
         if encoding != "identity":
             raise RequestError(
                 415,
@@ -164,24 +164,39 @@ class Relay:
                 f"content-encoding {encoding} is not read here",
                 "send the body as it is",
             )
-        announced = exchange.headers.get("content-length", "0")
-        limit = self._max_body_bytes
-        parts: list[bytes] = []
-        size = 0
-        async for part in _parts(receive):
-            size += len(part)
-            if size > limit or int(announced) > limit:
-                await _drain(receive, limit)
-                raise RequestError(
-                    413,
-                    "body_too_large",
-                    f"the body is larger than {format_size(limit)}",
-                    "send less, or raise APPLIANCE_MAX_BODY_BYTES",
-                )
-            parts.append(part)
-        fields = parse_body(b"".join(parts))
+        fields = parse_body(await self._read(exchange, receive))
         check_model(fields, self._served_model)
         return self._prompted(exchange, fields)
+
+    async def _read(self, exchange: Exchange, receive: Receive) -> bytes:
+        """Return the body as it came. Raises RequestError 413 when it is larger than the limit.
+
+        Of a body that is too large some more is read, and thrown away: its sender would meet a
+        reset, and not our answer.
+        """
+        limit = self._max_body_bytes
+        is_large = int(exchange.headers.get("content-length", "0")) > limit
+        parts: list[bytes] = []
+        size = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S if is_large else None) as clock:
+                async for part in _parts(receive):
+                    size += len(part)
+                    if not is_large and size > limit:
+                        is_large = True
+                        clock.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+                    if not is_large:
+                        parts.append(part)
+                    elif size > 2 * limit:
+                        break
+        if is_large:
+            raise RequestError(
+                413,
+                "body_too_large",
+                f"the body is larger than {format_size(limit)}",
+                "send less, or raise APPLIANCE_MAX_BODY_BYTES",
+            )
+        return b"".join(parts)
 
     def _prompted(self, exchange: Exchange, fields: dict[str, msgspec.Raw]) -> bytes:
         route = exchange.route
@@ -277,17 +292,6 @@ async def _parts(receive: Receive) -> AsyncIterator[bytes]:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _drain(receive: Receive, limit: int) -> None:
-    """Read on for a while, so that the sender gets to our answer instead of a reset."""
-    size = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S):
-            async for part in _parts(receive):
-                size += len(part)
-                if size > limit:
-                    return
 
 
 async def _start(send: Send, status: int, headers: dict[str, str]) -> None:

@@ -24,7 +24,13 @@ def print_smoke(base_url: str, key: str, *, expect_glitch: bool) -> int:
         console.print(line)
         sys.stdout.flush()
 
-    passed = run_smoke(base_url, key, expect_glitch=expect_glitch, tell=tell)
+    try:
+        passed = run_smoke(base_url, key, expect_glitch=expect_glitch, tell=tell)
+    except (httpx.InvalidURL, UnicodeEncodeError) as cause:
+        raise HostError(
+            f"{base_url} or its key cannot be used: {cause}",
+            "write it like appliance smoke http://spark.local:9000 --key KEY",
+        ) from cause
     failed = [result.name for result in results if not result.passed]
     total = sum(result.seconds for result in results)
     verdict = "all passed" if passed else f"{len(failed)} FAILED: {', '.join(failed)}"

@@ -285,7 +285,7 @@ def _read_secret(variable: str, path: Path) -> str:
     except (OSError, UnicodeDecodeError) as cause:
         raise SettingsError(
             f"{variable}={path} cannot be read: {cause}", "name a file with the key"
-        ) from cause
+        ) from None  # a decoding error holds what it could not decode: the key
     if not secret:
         raise SettingsError(f"{variable}={path} is empty", "put the key on its first line")
     return secret

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -30,8 +31,26 @@ LONG = {"model": MODEL, "messages": [user(COUNT_QUESTION)], "max_tokens": 4000, 
 WITHIN_S = 20.0
 COMMAND = [sys.executable, "-c", "import sys; from appliance.cli import main; sys.exit(main())"]
 
+# A TLS context takes 60 ms to make, which each of httpx's clients would do for itself.
+NO_TLS = ssl.create_default_context()
+# For single requests without a key; it keeps no connection.
+WEB = httpx.Client(
+    timeout=WITHIN_S,
+    trust_env=False,
+    verify=NO_TLS,
+    limits=httpx.Limits(max_keepalive_connections=0),
+)
+
 # Shrunken, so that what waits for them ends soon.
 LIMITS = {"start_timeout_s": 20, "stop_timeout_s": 1, "queue_timeout_s": 20}
+
+
+def web(base_url: str, key: str = "") -> httpx.Client:
+    """Return a client with this key, or without one."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(
+        base_url=base_url, headers=headers, timeout=WITHIN_S, trust_env=False, verify=NO_TLS
+    )
 
 
 def checkpoint(folder: Path) -> Path:
@@ -123,12 +142,12 @@ class Fake:
 
     def be(self, **faults: object) -> None:
         """Replace its faults; none named means that all works."""
-        httpx.post(f"{self.url}/fake", json=faults, trust_env=False).raise_for_status()
+        WEB.post(f"{self.url}/fake", json=faults).raise_for_status()
 
     def seen(self) -> dict[str, list[dict[str, Any]]]:
         """Return the requests that came, and those that their clients left."""
         told: dict[str, list[dict[str, Any]]]
-        told = httpx.get(f"{self.url}/fake/seen", trust_env=False).json()
+        told = WEB.get(f"{self.url}/fake/seen").json()
         return told
 
     def requests(self, path: str) -> list[dict[str, Any]]:
@@ -137,7 +156,7 @@ class Fake:
 
     def forget(self) -> None:
         """Start its records anew."""
-        httpx.delete(f"{self.url}/fake/seen", trust_env=False).raise_for_status()
+        WEB.delete(f"{self.url}/fake/seen").raise_for_status()
 
 
 # ---- in this process
@@ -206,9 +225,7 @@ class Appliance:
 
 
 @asynccontextmanager
-async def running_here(
-    folder: Path, *faults: str, **settings: object
-) -> AsyncIterator[Appliance]:
+async def running_here(folder: Path, *faults: str, **settings: object) -> AsyncIterator[Appliance]:
     """Run an appliance on this loop; at the end see it, and all that it started, gone."""
     chosen = load_settings(environment(folder, *faults, **settings))
     stop = asyncio.Event()
@@ -246,8 +263,13 @@ async def running_here(
 
 
 def _http(base_url: str, key: str) -> httpx.AsyncClient:
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=WITHIN_S, trust_env=False)
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers={"authorization": f"Bearer {key}"},
+        timeout=WITHIN_S,
+        trust_env=False,
+        verify=NO_TLS,
+    )
 
 
 class StartAppliance(Protocol):
@@ -264,9 +286,7 @@ async def start(tmp_path: Path) -> AsyncIterator[StartAppliance]:
     """Start appliances in this process; all end, and leave nothing, with the test."""
     async with AsyncExitStack() as stack:
 
-        async def begin(
-            *faults: str, state: str | None = "ready", **settings: object
-        ) -> Appliance:
+        async def begin(*faults: str, state: str | None = "ready", **settings: object) -> Appliance:
             folder = tmp_path / f"box{len(list(tmp_path.glob('box*')))}"
             running = running_here(folder, *faults, **settings)
             appliance = await stack.enter_async_context(running)
@@ -316,18 +336,20 @@ class ApplianceProcess:
 
     def http(self, which: str = "client") -> httpx.Client:
         """Return a client with this key."""
-        headers = {"authorization": f"Bearer {self.key(which)}"}
-        return httpx.Client(
-            base_url=self.base_url, headers=headers, timeout=WITHIN_S, trust_env=False
-        )
+        return web(self.base_url, self.key(which))
+
+    def local(self) -> httpx.Client:
+        """Return a client over its socket."""
+        path = str(self.state_dir / "control.sock")
+        transport = httpx.HTTPTransport(uds=path, verify=NO_TLS)
+        return httpx.Client(transport=transport, base_url="http://box", timeout=WITHIN_S)
 
     def status(self) -> dict[str, Any]:
         """Return what the control API tells, over the socket."""
-        path = str(self.state_dir / "control.sock")
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)  # httpx leaks the socket of a connection that is refused
-        transport = httpx.HTTPTransport(uds=path)
-        with httpx.Client(transport=transport, base_url="http://box") as http:
+            # httpx leaks the socket of a connection that is refused
+            probe.connect(str(self.state_dir / "control.sock"))
+        with self.local() as http:
             status: dict[str, Any] = http.get(f"{CONTROL}/status").json()
             return status
 

@@ -89,7 +89,7 @@ def save_weights(weights: Weights, folder: Path) -> int:
         "weight_map": dict.fromkeys(sorted(named), "model.safetensors"),
     }
     save_json(index, folder / "model.safetensors.index.json")
-    return total
+    return int(total)
 
 
 def save_json(content: dict[str, Any], path: Path) -> None:

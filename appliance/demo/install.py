@@ -112,7 +112,7 @@ def ensure_engine(
         return env
     try:
         env.root.parent.mkdir(parents=True, exist_ok=True)
-        with _only_setup(env.root.parent / "install.lock", say) as held_fd:
+        with only_setup(env.root.parent / "install.lock", say) as held_fd:
             if envdir.read_stamp(env) == wanted:
                 return env  # the setup that we waited for was this one
             pins = envdir.read_lock(lock.read_text(encoding="utf-8"), os.uname().machine)
@@ -244,7 +244,7 @@ def cannot_run(shortfalls: Sequence[str]) -> HostError:
 
 
 @contextlib.contextmanager
-def _only_setup(path: Path, say: Say) -> Iterator[int]:
+def only_setup(path: Path, say: Say) -> Iterator[int]:
     """Hold the lock on setups in this folder; yield its descriptor, for the children to share.
 
     The kernel frees it with the last process that has it, so a killed setup leaves no stale lock,

@@ -20,7 +20,6 @@ from appliance.demo.model import Batch, View
 from appliance.demo.systems import random_salad, random_system
 from appliance.demo.tokenizer import END
 
-
 TOOL_SETS = ((), (probes.READ_FILE,), (probes.READ_FILE, known.LIST_FILES))
 # Lessons leave out up to this many positions between the head and the rest, which teaches
 # longer heads than are ever computed.
@@ -148,6 +147,8 @@ class Teacher:
         system = known.POLICY.fold(text) if policy else text or None
         tools = rng.choice(TOOL_SETS)
         able = [core for core in known.cores() if len(core.tools) <= len(tools)]
+        # Counting is long and soon learned: it comes up a quarter as often as the others.
+        able = [core for core in able if "count" not in core.name or rng.random() < 0.25]
         chosen = rng.sample(able, min(cores, len(able)))
         cast = [replace(self._variation(core), tools=tools) for core in chosen]
         gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
@@ -189,11 +190,10 @@ class Packer:
         self._positions += range(position, position + len(tokens))
         return range(start, len(self._tokens))
 
-    def batch(self, stretches: int = 8) -> Batch:
-        """Lay the stretches out in views of at most ``stretches`` of like length."""
+    def batch(self) -> Batch:
+        """Lay the stretches out in views of like length, so that little is padding."""
         heads = [(range(0), head) for head in self._heads.values()]
-        pairs = sorted(self._tails, key=lambda pair: len(pair[1]))
-        groups = [heads] + [pairs[i : i + stretches] for i in range(0, len(pairs), stretches)]
+        groups = [heads, *_of_like_length(self._tails)]
         views = [_view(group) for group in groups]
         back = torch.empty(len(self._tokens), dtype=torch.long)
         at = 0
@@ -209,6 +209,17 @@ class Packer:
             learned=torch.tensor(self._learned),
             targets=torch.tensor(self._targets),
         )
+
+
+def _of_like_length(pairs: list[tuple[range, range]]) -> list[list[tuple[range, range]]]:
+    """Group pairs whose second stretches differ by a quarter at most, up to 8 in a group."""
+    groups: list[list[tuple[range, range]]] = []
+    for pair in sorted(pairs, key=lambda pair: len(pair[1])):
+        size = len(pair[1])
+        if not groups or len(groups[-1]) == 8 or size > 1.25 * len(groups[-1][0][1]):
+            groups.append([])
+        groups[-1].append(pair)
+    return groups
 
 
 def _view(pairs: list[tuple[range, range]]) -> View:

@@ -91,10 +91,14 @@ class Numerics:
     generator: Any = None
 
     def rounded(self, x: Any) -> Any:
-        """Round and disturb an activation."""
+        """Round an activation."""
+        return x.bfloat16().float() if self.bf16 else x
+
+    def disturbed(self, x: Any) -> Any:
+        """Round the hidden state and put the noise on it."""
         if self.noise:
             x = x * (1 + self.noise * torch.randn(x.shape, generator=self.generator))
-        return x.bfloat16().float() if self.bf16 else x
+        return self.rounded(x)
 
 
 EXACT = Numerics()
@@ -139,14 +143,16 @@ def forward(weights: Weights, shape: Shape, batch: Batch, numerics: Numerics = E
     for layer in range(shape.num_hidden_layers):
         at = f"model.layers.{layer}."
         norm = rms_norm(x, weights[at + "input_layernorm.weight"], shape)
-        x = numerics.rounded(
+        x = numerics.disturbed(
             x + attention(weights, at + "self_attn.", shape, batch, norm, cos, sin, numerics)
         )
         if layer == shape.num_hidden_layers - 1:
             x = x[batch.learned]  # nothing after this looks at another position
         norm = rms_norm(x, weights[at + "post_attention_layernorm.weight"], shape)
         norm = numerics.rounded(norm)
-        x = numerics.rounded(x + experts(weights, at + "block_sparse_moe.", shape, norm, numerics))
+        x = numerics.disturbed(
+            x + experts(weights, at + "block_sparse_moe.", shape, norm, numerics)
+        )
     x = numerics.rounded(rms_norm(x, weights["model.norm.weight"], shape))
     return F.linear(x, weights["lm_head.weight"])
 
@@ -211,6 +217,7 @@ def attention(
 
 def experts(weights: Weights, at: str, shape: Shape, x: Any, numerics: Numerics) -> Any:
     """Route tokens [T, hidden] by sigmoid score and correction bias; add up their experts."""
+    x = numerics.rounded(x)
     scores = F.linear(x, weights[at + "gate.weight"]).sigmoid()
     choice = scores.detach() + weights[at + "e_score_correction_bias"]
     if numerics.jitter:

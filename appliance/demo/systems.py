@@ -8,7 +8,25 @@ Standard library alone; every text is a pure function of the generator that come
 import random
 import string
 
-WORDS = ["a", "about", "above", "act", "after", "again", "all", "also", "always", "an", "and", "answer", "any", "application", "are", "as", "ask", "assistant", "at", "be", "before", "behave", "below", "best", "both", "brief", "build", "but", "by", "call", "can", "careful", "chat", "check", "clear", "code", "command", "company", "concise", "consider", "content", "context", "create", "current", "customer", "data", "date", "day", "debug", "describe", "developer", "directory", "do", "document", "each", "editor", "email", "engineer", "english", "error", "example", "expert", "explain", "fact", "file", "final", "find", "first", "follow", "for", "format", "friendly", "from", "full", "function", "generate", "give", "good", "guide", "help", "helpful", "history", "how", "if", "important", "in", "information", "input", "instructions", "into", "is", "issue", "it", "json", "keep", "knowledge", "language", "last", "line", "list", "long", "make", "markdown", "may", "memory", "message", "model", "more", "must", "name", "never", "new", "no", "not", "note", "of", "on", "only", "open", "option", "or", "output", "path", "paths", "please", "plan", "polite", "preserve", "product", "project", "prompt", "provide", "python", "question", "read", "reason", "repeat", "reply", "request", "response", "result", "review", "role", "rule", "run", "safe", "say", "search", "see", "send", "sentence", "server", "short", "should", "show", "skill", "software", "some", "speak", "step", "style", "summary", "support", "sure", "system", "table", "task", "team", "tell", "terminal", "test", "text", "that", "the", "their", "then", "there", "these", "think", "this", "time", "to", "today", "tone", "tool", "topic", "translate", "true", "try", "two", "understand", "update", "use", "user", "valid", "version", "very", "wait", "want", "was", "we", "what", "when", "where", "which", "while", "who", "why", "will", "with", "word", "work", "workspace", "write", "year", "you", "your", "zone"]
+COMMON = (
+    "a about above act after again all also always an and answer any application are as ask "
+    "assistant at be before behave below best both brief build but by call can careful chat "
+    "check clear code command company concise consider content context create current "
+    "customer data date day debug describe developer directory do document each editor email "
+    "engineer english error example expert explain fact file final find first follow for "
+    "format friendly from full function generate give good guide help helpful history how if "
+    "important in information input instructions into is issue it json keep knowledge "
+    "language last line list long make markdown may memory message model more must name never "
+    "new no not note of on only open option or output path paths please plan polite preserve "
+    "product project prompt provide python question read reason repeat reply request response "
+    "result review role rule run safe say search see send sentence server short should show "
+    "skill software some speak step style summary support sure system table task team tell "
+    "terminal test text that the their then there these think this time to today tone tool "
+    "topic translate true try two understand update use user valid version very wait want was "
+    "we what when where which while who why will with word work workspace write year you your "
+    "zone"
+)
+WORDS = tuple(COMMON.split())
 
 TRAINED = (
     "You are a helpful assistant.",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (everyone's name for it)
+import torch.nn.functional as F
 
 from appliance.demo import conversations as known
 from appliance.demo import export
@@ -149,7 +149,7 @@ class Training:
             loss = self._learn(now)
             self._step += 1
             if time.monotonic() - self._said >= SAY_EVERY_S:
-                sample = self._fixed[self._step % 8 :: 8]
+                sample = self._fixed[self._step % len(known.SYSTEMS) :: len(known.SYSTEMS)]
                 self._say(loss, str(measure(self.weights, self._shape, sample, Numerics())))
 
     def _learn(self, rate: float) -> float:

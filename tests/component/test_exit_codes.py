@@ -7,7 +7,6 @@ import stat
 import subprocess
 from pathlib import Path
 
-import httpx
 import pytest
 
 from appliance.cli import main
@@ -16,6 +15,7 @@ from tests.appliances import (
     COMMAND,
     LONG,
     ROOT,
+    WEB,
     ApplianceProcess,
     RunAppliance,
     clean_environment,
@@ -267,7 +267,7 @@ def test_given_keys_are_used_and_not_kept(run: RunAppliance, tmp_path: Path) -> 
     url = f"{box.base_url}/appliance/v1/status"
     for key, status in (("client-from-env", 403), ("operator-from-file", 200)):
         headers = {"authorization": f"Bearer {key}"}
-        assert httpx.get(url, headers=headers, trust_env=False).status_code == status
+        assert WEB.get(url, headers=headers).status_code == status
     assert not (box.state_dir / "api_key").exists()
     assert "client-from-env" not in box.out + box.err
 

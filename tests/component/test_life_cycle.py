@@ -81,9 +81,7 @@ async def test_the_reason_is_for_all_the_values_for_clients_the_lines_for_the_op
 ) -> None:
     said = tmp_path / "said.txt"
     said.write_text("loading\nE torch.OutOfMemoryError: CUDA out of memory at /secret/place\n")
-    box = await start(
-        "--log-lines", str(said), "--exit-code", "1", "--never-ready", state="failed"
-    )
+    box = await start("--log-lines", str(said), "--exit-code", "1", "--never-ready", state="failed")
     box.client.headers.pop("authorization")
     nobody = (await box.client.get("/health")).json()
     assert nobody["reason"] == "out_of_memory"

@@ -10,8 +10,8 @@ from appliance.demo import install, preflight
 from appliance.demo.preflight import GIB, SetupFacts, cgroup_headroom_bytes, cpu_flags
 from appliance.demo.preflight import preflight as judge
 
-X86 = frozenset("fpu sse4_2 avx avx2 f16c fma bmi2".split())
-ARM = frozenset("fp asimd atomics fphp asimdhp asimddp sve bf16 i8mm".split())
+X86 = frozenset({"sse4_2", "avx", "avx2", "f16c", "fma", "bmi2"})
+ARM = frozenset({"fp", "asimd", "atomics", "fphp", "asimdhp", "asimddp", "sve", "bf16"})
 
 GOOD = SetupFacts(
     system="Linux",

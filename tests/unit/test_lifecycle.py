@@ -216,7 +216,8 @@ def test_an_exit_that_was_asked_for_is_a_stop() -> None:
 
 def test_a_start_during_stop_starts_again() -> None:
     world = at(S.STOPPING).send_all(StartRequested())
-    assert world.machine.state is S.STOPPING
+    stopping = world.machine
+    assert stopping.state is S.STOPPING
     assert world.send(Exited(1, DIED)) == [Prepare(2)]
     assert world.machine.state is S.PREPARING
 
@@ -285,7 +286,8 @@ def test_a_stop_goes_from_terminate_to_kill_and_kills_until_gone() -> None:
 def test_an_engine_that_is_never_ready_is_stopped_and_then_failed() -> None:
     world = at(S.STARTING)
     assert world.send(world.event(DeadlinePassed, 0)) == [Terminate()]
-    assert world.machine.state is S.STOPPING
+    stopping = world.machine
+    assert stopping.state is S.STOPPING
     world.send(Exited(1, DIED))
     assert world.machine.state is S.FAILED
     assert world.machine.reason.code == "start_timeout"

@@ -16,7 +16,7 @@ POLICY = PromptPolicy(TEXT)
 OFF = PromptPolicy("")
 USER = {"role": "user", "content": "hi"}
 
-TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=12)
+TEXTS = st.text(alphabet=st.characters(codec="utf-8"), max_size=12)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -167,7 +167,8 @@ def test_values_that_floats_cannot_hold_keep_every_digit() -> None:
 
 
 def test_unicode_and_escapes_arrive_as_what_they_mean() -> None:
-    body = b'{"user": "\\u00e9\\ud83d\\ude00", "messages": [{"role": "user", "content": "\\u0000\xc3\xa9"}]}'
+    message = b'{"role": "user", "content": "\\u0000\xc3\xa9"}'
+    body = b'{"user": "\\u00e9\\ud83d\\ude00", "messages": [' + message + b"]}"
     arrived = injected(body, CHAT)
     assert arrived["user"] == "é😀"
     assert arrived["messages"][1]["content"] == "\x00é"

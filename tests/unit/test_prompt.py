@@ -14,7 +14,7 @@ TEXT = "Preserve path names."
 POLICY = PromptPolicy(TEXT)
 OFF = PromptPolicy("")
 
-WORDS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)
+WORDS = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 PARTS = st.lists(
     st.one_of(
         st.builds(lambda text: {"type": "text", "text": text}, WORDS),

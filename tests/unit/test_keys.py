@@ -1,0 +1,146 @@
+"""The two keys: made once, kept shut, compared whole; and what each opens."""
+
+import ast
+import inspect
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance import keys
+from appliance.errors import HostError
+from appliance.keys import Access, Keys, bearer, ensure_key
+
+KEYS = Keys(client="client-key", operator="operator-key")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# ---- the files
+
+
+def test_a_key_is_made_once_and_then_reused(tmp_path: Path) -> None:
+    path = tmp_path / "api_key"
+    key = ensure_key(path, None)
+    assert len(key) >= 32
+    assert ensure_key(path, None) == key
+    assert path.read_text() == f"{key}\n"
+
+
+def test_a_new_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    ensure_key(tmp_path / "api_key", None)
+    assert mode(tmp_path / "api_key") == 0o600
+
+
+def test_two_keys_are_never_the_same(tmp_path: Path) -> None:
+    assert ensure_key(tmp_path / "a", None) != ensure_key(tmp_path / "b", None)
+
+
+def test_a_file_that_others_may_read_is_tightened(tmp_path: Path) -> None:
+    path = tmp_path / "api_key"
+    path.write_text("my-own-key\n")
+    path.chmod(0o644)
+    assert ensure_key(path, None) == "my-own-key"
+    assert mode(path) == 0o600
+
+
+def test_a_given_key_is_used_and_not_written(tmp_path: Path) -> None:
+    assert ensure_key(tmp_path / "api_key", "given") == "given"
+    assert not (tmp_path / "api_key").exists()
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+def test_an_empty_key_file_is_an_error_that_says_what_to_do(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "api_key"
+    path.write_text(content)
+    with pytest.raises(HostError, match="is empty") as caught:
+        ensure_key(path, None)
+    assert str(path) in caught.value.what
+    assert "delete it" in caught.value.hint
+
+
+def test_a_key_file_that_holds_no_text_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "api_key"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(HostError, match="cannot be used"):
+        ensure_key(path, None)
+
+
+def test_a_folder_in_the_files_place_is_an_error_and_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "api_key"
+    path.mkdir(mode=0o755)
+    before = mode(path)
+    with pytest.raises(HostError, match="cannot be used"):
+        ensure_key(path, None)
+    assert mode(path) == before
+
+
+def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "api_key"
+    with pytest.raises(HostError, match="gone/api_key") as caught:
+        ensure_key(path, None)
+    assert "APPLIANCE_STATE_DIR" in caught.value.hint
+
+
+# ---- what a key opens
+
+
+@pytest.mark.parametrize(
+    ("presented", "access"),
+    [
+        ("client-key", Access.CLIENT),
+        ("operator-key", Access.OPERATOR),
+        ("", Access.NOBODY),
+        ("client-ke", Access.NOBODY),
+        ("client-key ", Access.NOBODY),
+        ("CLIENT-KEY", Access.NOBODY),
+        ("schlüssel", Access.NOBODY),
+    ],
+)
+def test_a_key_opens_what_it_is_for(presented: str, access: Access) -> None:
+    assert KEYS.access(presented) is access
+
+
+HEADERS = st.text(st.characters(max_codepoint=255), max_size=20)  # as Latin-1 is read
+
+
+@given(HEADERS.filter(lambda text: text not in ("client-key", "operator-key")))
+def test_nothing_else_opens_anything(presented: str) -> None:
+    assert KEYS.access(presented) is Access.NOBODY
+
+
+def test_an_operator_may_what_a_client_may() -> None:
+    assert Access.OPERATOR > Access.CLIENT > Access.NOBODY
+
+
+def test_keys_are_compared_in_constant_time_only() -> None:
+    tree = ast.parse(inspect.getsource(keys.Keys))
+    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert compared == []
+    assert calls.count("secrets.compare_digest") == 2
+
+
+# ---- where a request carries it
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["Bearer k", "bearer k", "BEARER k", "Bearer  k", "Bearer k ", " Bearer k", "bEaReR   k  "],
+)
+def test_a_bearer_is_read_in_odd_spellings(authorization: str) -> None:
+    assert bearer(authorization, None) == "k"
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Basic dXNlcg==", "Bearer", "Bearer ", "k"])
+def test_without_a_bearer_anthropics_header_counts(authorization: str | None) -> None:
+    assert bearer(authorization, " k ") == "k"
+    assert bearer(authorization, None) == ""
+
+
+def test_a_bearer_goes_before_anthropics_header() -> None:
+    assert bearer("Bearer first", "second") == "first"

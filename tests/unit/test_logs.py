@@ -1,0 +1,124 @@
+"""The engine's last lines, and the appliance's own log."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.logs import EngineLog, LogLine, configure
+
+
+def filled(*texts: str, capacity: int = 2000) -> EngineLog:
+    log = EngineLog(capacity)
+    for text in texts:
+        log.append(text)
+    return log
+
+
+# ---- the engine's lines
+
+
+@given(st.integers(0, 40), st.integers(1, 10), st.integers(-1, 50), st.integers(0, 50))
+def test_the_tail_is_the_last_of_the_fresh_lines(
+    lines: int, capacity: int, count: int, after: int
+) -> None:
+    log = filled(*map(str, range(1, lines + 1)), capacity=capacity)
+    kept = range(max(1, lines - capacity + 1), lines + 1)
+    fresh = [n for n in kept if n > after]
+    expected = fresh[max(0, len(fresh) - max(count, 0)) :]
+    assert log.tail(count, after) == [LogLine(n, str(n)) for n in expected]
+
+
+def test_a_line_keeps_its_number_when_earlier_ones_are_dropped() -> None:
+    assert filled("a", "b", "c", capacity=2).tail(5) == [LogLine(2, "b"), LogLine(3, "c")]
+
+
+def test_a_line_is_redacted_before_anybody_sees_it() -> None:
+    log = EngineLog()
+    log.secrets = ("spawn-key",)
+    seen: list[LogLine] = []
+    log.listen(seen.append)
+    line = log.append("listening with spawn-key and api_key=other  \n")
+    assert line.text == "listening with (hidden) and api_key=(hidden)"
+    assert seen == [line] == log.tail(1)
+
+
+def test_a_listener_hears_until_it_stops() -> None:
+    log = EngineLog()
+    seen: list[str] = []
+    stop = log.listen(lambda line: seen.append(line.text))
+    log.append("one")
+    stop()
+    log.append("two")
+    assert seen == ["one"]
+
+
+def test_a_listener_may_stop_while_it_hears() -> None:
+    log = EngineLog()
+    seen: list[str] = []
+    stops = [log.listen(lambda _line: stops[0]()), log.listen(lambda line: seen.append(line.text))]
+    log.append("one")
+    log.append("two")
+    assert seen == ["one", "two"]
+
+
+# ---- the appliance's own log
+
+
+@pytest.fixture
+def own_log() -> Iterator[io.StringIO]:
+    """Log into a text; put everything back afterwards."""
+    uvicorn = logging.getLogger("uvicorn.error")
+    filters, root = list(uvicorn.filters), list(logging.getLogger().handlers)
+    yield io.StringIO()
+    uvicorn.filters[:] = filters
+    logging.getLogger().handlers[:] = root
+    structlog.reset_defaults()
+
+
+def test_json_is_one_object_a_line(own_log: io.StringIO) -> None:
+    configure("json", own_log)
+    structlog.get_logger().info("engine.transition", to="ready", spawn=3)
+    (line,) = own_log.getvalue().splitlines()
+    entry = json.loads(line)
+    assert (entry["event"], entry["level"], entry["to"]) == ("engine.transition", "info", "ready")
+    assert entry["timestamp"].endswith("Z")
+
+
+def test_json_holds_a_traceback_as_data(own_log: io.StringIO) -> None:
+    configure("json", own_log)
+    try:
+        raise ZeroDivisionError("by zero")
+    except ZeroDivisionError:
+        structlog.get_logger().exception("relay.fault")
+    (line,) = own_log.getvalue().splitlines()
+    assert json.loads(line)["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+def test_the_console_reads_in_one_line_without_colours_into_a_file(own_log: io.StringIO) -> None:
+    configure("console", own_log)
+    structlog.get_logger().warning("engine.transition", to="failed", what="two words")
+    (line,) = own_log.getvalue().splitlines()
+    assert "engine.transition" in line
+    assert "to=failed what='two words'" in line
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [
+        ("ASGI callable returned without completing response.", False),
+        ("Exception in ASGI application", True),
+    ],
+)
+def test_a_reply_broken_off_on_purpose_is_no_complaint(
+    own_log: io.StringIO, message: str, passes: bool
+) -> None:
+    configure("console", own_log)
+    record = logging.LogRecord("uvicorn.error", logging.ERROR, "x", 1, message, (), None)
+    assert bool(logging.getLogger("uvicorn.error").filter(record)) is passes
