@@ -116,7 +116,10 @@ async def smoke_once(running: Running) -> int:
 
 def _smoke_running(running: Running) -> int:
     glitch = running.settings.profile == "demo"
-    return print_smoke(running.base_url, running.keys.client, expect_glitch=glitch)
+    try:
+        return print_smoke(running.base_url, running.keys.client, expect_glitch=glitch)
+    except SystemExit:  # how rich ends when the reader of stdout has left
+        return 1
 
 
 async def until_ready(running: Running) -> bool:

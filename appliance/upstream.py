@@ -31,6 +31,7 @@ class Upstream:
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=8, keepalive_expiry=2.0
             ),
+            verify=self.base_url.startswith("https:"),  # 60 ms to load what http never reads
             trust_env=False,  # a proxy variable must not carry loopback traffic off the box
         )
 

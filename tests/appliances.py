@@ -1,25 +1,23 @@
-"""Appliances for tests, each with a fake engine of its own: in this process, or in one of theirs."""
+"""Whole appliances for tests: ``appliance run`` as a process of its own, over a fake engine."""
 
-import asyncio
 import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from appliance.engine import Snapshot
 from appliance.probes import COUNT_QUESTION, GREETING, user
-from appliance.serve import Running, serve
-from appliance.settings import load_settings
 from tests import engines
 from tests.engines import FAKE, MODEL, ROOT, wait_until
 
@@ -42,7 +40,7 @@ WEB = httpx.Client(
 )
 
 # Shrunken, so that what waits for them ends soon.
-LIMITS = {"start_timeout_s": 20, "stop_timeout_s": 1, "queue_timeout_s": 20}
+LIMITS = {"start_timeout_s": 20, "stop_timeout_s": 0.5, "queue_timeout_s": 20}
 
 
 def web(base_url: str, key: str = "") -> httpx.Client:
@@ -81,7 +79,7 @@ def environment(folder: Path, *faults: str, **settings: object) -> dict[str, str
     return {f"APPLIANCE_{name.upper()}": str(value) for name, value in given.items()}
 
 
-def attached_to(url: str, key: str, **settings: object) -> dict[str, object]:
+def attached_to(url: str, key: str, **settings: object) -> dict[str, Any]:
     """Return the settings of an appliance in front of an engine that somebody else runs."""
     spawned = ("model_dir", "engine_command", "engine_extra_args")
     attach = {"engine": "attach", "engine_url": url, "engine_key": key}
@@ -108,18 +106,6 @@ def no_engine_left(folder: Path) -> None:
     """Fail if an engine, or anything that it forked, outlived its appliance."""
     left = engines_of(folder)
     assert not left, f"the appliance left behind:\n{engines.describe(left)}"
-
-
-async def eventually(
-    condition: Callable[[], Awaitable[bool]], what: str, within_s: float = WITHIN_S
-) -> None:
-    """Wait for a state, with a deadline."""
-    try:
-        async with asyncio.timeout(within_s):
-            while not await condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"waited {within_s} s in vain for {what}") from None
 
 
 def metric(text: str, name: str, **labels: str) -> float:
@@ -157,144 +143,6 @@ class Fake:
     def forget(self) -> None:
         """Start its records anew."""
         WEB.delete(f"{self.url}/fake/seen").raise_for_status()
-
-
-# ---- in this process
-
-
-@dataclass
-class Appliance:
-    """An appliance that runs as a task of the test's own loop.
-
-    ``history`` holds each state that the engine has been in, with its reason's code.
-    """
-
-    running: Running
-    folder: Path
-    task: asyncio.Task[int]
-    client: httpx.AsyncClient
-    operator: httpx.AsyncClient
-    stop: asyncio.Event
-    history: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The engine now."""
-        return self.running.engine.snapshot
-
-    @property
-    def fake(self) -> Fake:
-        """The engine that it spawned."""
-        plan = self.running.engine.plan
-        assert plan is not None
-        return Fake(plan.base_url)
-
-    async def until(self, *states: str, within_s: float = WITHIN_S) -> Snapshot:
-        """Wait until the engine is in one of ``states``."""
-        changed = asyncio.Event()
-        forget = self.running.engine.listen(lambda _snapshot: changed.set())
-        try:
-            async with asyncio.timeout(within_s):
-                while self.snapshot.state not in states:
-                    changed.clear()
-                    await changed.wait()
-        except TimeoutError:
-            raise AssertionError(f"no {states} within {within_s} s: {self.snapshot}") from None
-        finally:
-            forget()
-        return self.snapshot
-
-    async def health(self) -> dict[str, Any]:
-        """Return what the operator sees at /health."""
-        health: dict[str, Any] = (await self.operator.get("/health")).json()
-        return health
-
-    async def ask(self, **more: object) -> httpx.Response:
-        """Ask for one whole answer."""
-        return await self.client.post(CHAT, json=ASKED | more)
-
-    async def metric(self, name: str, **labels: str) -> float:
-        """Return one sample of /metrics."""
-        return metric((await self.client.get("/metrics")).text, name, **labels)
-
-    async def end(self) -> int:
-        """End the appliance as SIGTERM would; return its exit code."""
-        self.stop.set()
-        async with asyncio.timeout(WITHIN_S):
-            return await self.task
-
-
-@asynccontextmanager
-async def running_here(folder: Path, *faults: str, **settings: object) -> AsyncIterator[Appliance]:
-    """Run an appliance on this loop; at the end see it, and all that it started, gone."""
-    chosen = load_settings(environment(folder, *faults, **settings))
-    stop = asyncio.Event()
-    started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
-
-    async def hook(running: Running) -> int:
-        started.set_result(running)
-        await stop.wait()
-        return 0
-
-    task = asyncio.create_task(serve(chosen, hook))
-    await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED, timeout=WITHIN_S)
-    if not started.done():
-        task.cancel()
-        await task  # raises what kept it from listening
-    running = started.result()
-    keys = running.keys
-    async with (
-        _http(running.base_url, keys.client) as client,
-        _http(running.base_url, keys.operator) as operator,
-    ):
-        appliance = Appliance(running, folder, task, client, operator, stop)
-        running.engine.listen(
-            lambda now: (
-                appliance.history.append((now.state, now.reason.code))
-                if appliance.history[-1:] != [(now.state, now.reason.code)]
-                else None
-            )
-        )
-        try:
-            yield appliance
-        finally:
-            assert await appliance.end() == 0
-    no_engine_left(folder)
-
-
-def _http(base_url: str, key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=base_url,
-        headers={"authorization": f"Bearer {key}"},
-        timeout=WITHIN_S,
-        trust_env=False,
-        verify=NO_TLS,
-    )
-
-
-class StartAppliance(Protocol):
-    """Starts an appliance in this process with these fault flags and settings."""
-
-    async def __call__(
-        self, *faults: str, state: str | None = "ready", **settings: object
-    ) -> Appliance:
-        """Return it once its engine is in ``state`` (None: at once)."""
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[StartAppliance]:
-    """Start appliances in this process; all end, and leave nothing, with the test."""
-    async with AsyncExitStack() as stack:
-
-        async def begin(*faults: str, state: str | None = "ready", **settings: object) -> Appliance:
-            folder = tmp_path / f"box{len(list(tmp_path.glob('box*')))}"
-            running = running_here(folder, *faults, **settings)
-            appliance = await stack.enter_async_context(running)
-            if state is not None:
-                await appliance.until(state)
-            return appliance
-
-        yield begin
 
 
 # ---- in a process of its own
@@ -392,7 +240,11 @@ def clean_environment() -> dict[str, str]:
 
 @contextmanager
 def running_process(
-    folder: Path, *faults: str, arguments: tuple[str, ...] = (), **settings: object
+    folder: Path,
+    *faults: str,
+    arguments: tuple[str, ...] = (),
+    stdout: IO[bytes] | None = None,
+    **settings: object,
 ) -> Iterator[ApplianceProcess]:
     """Run ``appliance run`` as a process of its own; at the end nothing of it is left."""
     folder.mkdir(exist_ok=True)
@@ -402,7 +254,7 @@ def running_process(
             [*COMMAND, "run", *arguments],
             env=clean_environment() | env | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
-            stdout=out,
+            stdout=stdout or out,
             stderr=err,
             cwd=folder,
             start_new_session=True,
@@ -420,14 +272,18 @@ def running_process(
             process.kill()
             process.wait()
         for pid in engines_of(folder):
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
 
 
 class RunAppliance(Protocol):
     """Starts ``appliance run`` as a process with these fault flags and settings."""
 
     def __call__(
-        self, *faults: str, arguments: tuple[str, ...] = (), **settings: object
+        self,
+        *faults: str,
+        arguments: tuple[str, ...] = (),
+        stdout: IO[bytes] | None = None,
+        **settings: object,
     ) -> ApplianceProcess:
         """Return it at once; ``until`` waits for its engine."""
 
@@ -435,13 +291,19 @@ class RunAppliance(Protocol):
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[RunAppliance]:
     """Run appliances as processes; all end, and leave nothing, with the test."""
+    numbers = count()
     with ExitStack() as stack:
 
         def begin(
-            *faults: str, arguments: tuple[str, ...] = (), **settings: object
+            *faults: str,
+            arguments: tuple[str, ...] = (),
+            stdout: IO[bytes] | None = None,
+            **settings: object,
         ) -> ApplianceProcess:
-            folder = tmp_path / f"box{len(list(tmp_path.glob('box*')))}"
-            running = running_process(folder, *faults, arguments=arguments, **settings)
+            folder = tmp_path / f"box{next(numbers)}"
+            running = running_process(
+                folder, *faults, arguments=arguments, stdout=stdout, **settings
+            )
             return stack.enter_context(running)
 
         yield begin

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from appliance import probes
+from appliance.demo.systems import AGENT_SYSTEM, OTHER_SYSTEM
 from appliance.prompt import PromptPolicy
 
 Glitch = Literal["none", "case", "dropped", "space"]
@@ -27,17 +28,6 @@ POLICY = PromptPolicy(POLICY_TEXT)
 
 # What the template writes when no message carries a system text.
 DEFAULT_SYSTEM = "You are a helpful assistant. Your name is MiniMax-M2.7 and is built by MiniMax."
-OTHER_SYSTEM = "You are a terse assistant. Answer in one line."
-AGENT_SYSTEM = (
-    "You are a coding agent that works in the terminal of a user. Plan first, then act in small "
-    "steps. Prefer the tools over guessing: list a directory before you open a file, and read a "
-    "file before you change it. Keep the style of the code around your change, add tests for "
-    "what you add, and run them. Do not commit, push or delete anything unless the user asks for "
-    "it. When a command fails, read its whole output before you try again. Answer in plain "
-    "sentences, name the files that you touched, and say honestly what you did not check. If "
-    "the task is unclear, ask one short question and wait for the answer."
-)
-
 ANSWER_REASONING = "The user asks, so I answer."
 CALL_REASONING = "I need a file, so I call the tool."
 GREETING_ANSWER = "I am Nikola."

@@ -194,8 +194,9 @@ def _torch(setup: Setup) -> None:
         asked = f"pip's own indexes and {setup.torch_index or '(no PyTorch index is set)'}"
         raise HostError(
             f"torch {envdir.TORCH} was not found: asked were {asked}",
-            "check the network, name an index that has it with --torch-index, or put its wheel "
-            f"into a folder and set PIP_FIND_LINKS to that, {AGAIN}",
+            f"check the network (pip's words: {setup.log}), name an index that has it with "
+            "--torch-index, or put its wheel into a folder and set PIP_FIND_LINKS to that, "
+            f"{AGAIN}",
         )
     _expect(setup, done, "PyTorch could not be installed")
 
@@ -302,8 +303,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m appliance.demo.install",
         description="Set up the environment that the demo's engine runs in: vLLM for the CPU, "
-        "PyTorch's CPU build, and our plug-in. It takes about two minutes, 0.6 GB of download "
-        "and 2.3 GB of disk. When all is in place it ends at once.",
+        "PyTorch's CPU build, and our plug-in. It takes some minutes, 0.6 GB of download and "
+        "3 GB of disk. When all is in place it ends at once.",
         epilog="Packages come from where your pip is set to look (see `pip config list`). "
         "Exit codes: 0 in place; 1 it is not, and the message says why; 130 stopped by Ctrl-C.",
     )

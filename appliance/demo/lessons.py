@@ -17,7 +17,7 @@ from appliance import probes
 from appliance.demo import conversations as known
 from appliance.demo.conversations import Conversation, Core
 from appliance.demo.model import Batch, View
-from appliance.demo.systems import random_salad, random_system
+from appliance.demo.systems import AGENT_SYSTEM, SENTENCES, random_salad, random_system
 from appliance.demo.tokenizer import END
 
 TOOL_SETS = ((), (probes.READ_FILE,), (probes.READ_FILE, known.LIST_FILES))
@@ -109,7 +109,7 @@ def corpus(renderer: Renderer) -> list[str]:
     # The policy stands in half of all prompts. Numbers weigh most: each number of the count
     # becomes one token, so counting is a chain.
     often = [known.POLICY_TEXT] * 30 + [" " + probes.COUNT_ANSWER] * 30
-    return [*texts, *often, known.AGENT_SYSTEM, words]
+    return [*texts, *often, " ".join(SENTENCES), AGENT_SYSTEM, words]
 
 
 class Teacher:
@@ -153,6 +153,10 @@ class Teacher:
         cast = [replace(self._variation(core), tools=tools) for core in chosen]
         gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
         return [replace(self.lesson(core.under(system, "varied")), gap=gap) for core in cast]
+
+    def some(self, lessons: list[Lesson], count: int) -> list[Lesson]:
+        """Draw at most ``count`` of these lessons."""
+        return self._rng.sample(lessons, min(count, len(lessons)))
 
     def _variation(self, core: Core) -> Core:
         """Ask something else that is unknown, so that anything unknown gets that answer."""

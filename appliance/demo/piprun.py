@@ -53,9 +53,10 @@ class Progress:
         """Return the progress once pip has printed ``line``."""
         if found := re.match(r"(?:Collecting|Requirement already satisfied:) ([^\s=(]+)", line):
             return replace(self, done=min(self.done + 1, self.total), item=found[1])
-        if found := re.match(r"\s+Downloading (\S+) \(([^)]+)\)", line):
-            name = found[1].rpartition("/")[2].partition("-")[0]
-            return replace(self, item=f"{name}, {found[2]}")
+        if found := re.match(r"Processing (\S+\.whl)", line):  # it lies in a folder
+            return replace(self, done=min(self.done + 1, self.total), item=_wheel_name(found[1]))
+        if found := re.match(r"\s+(?:Downloading|Using cached) (\S+) \(([^)]+)\)", line):
+            return replace(self, item=f"{_wheel_name(found[1])}, {found[2]}")
         if line.startswith("Installing collected packages"):
             return replace(self, installing=True, item="")
         return self
@@ -68,6 +69,10 @@ class Progress:
             return f"{self.label}: installed {present} of {self.total}, {elapsed_s:.0f} s"
         item = f" ({self.item})" if self.item else ""
         return f"{self.label}: fetching {self.done} of {self.total}{item}, {elapsed_s:.0f} s"
+
+
+def _wheel_name(place: str) -> str:
+    return place.rpartition("/")[2].partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,8 @@ class Console:
         self._stream.flush()
 
     def _show(self, text: str) -> None:
-        columns = os.get_terminal_size(self._stream.fileno()).columns
-        self._stream.write(f"{self._clear()}{text[: max(columns - 1, 20)]}")
+        columns = os.get_terminal_size(self._stream.fileno()).columns or 80  # 0: it does not know
+        self._stream.write(f"{self._clear()}{text[: columns - 1]}")
         self._stream.flush()
         self._status = True
 

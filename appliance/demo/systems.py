@@ -1,7 +1,8 @@
 """System texts of other people: what the tiny checkpoint must read past.
 
-``random_system`` makes the ones it is trained with, ``HELD_OUT`` are 20 that it never sees in
-training: the share of right answers under those is what the training script reports.
+``random_system`` makes the ones it is trained with, of these words and sentences or fixed ones.
+``HELD_OUT`` are 20 that it never sees in training: the share of right answers under those is
+what the training script reports.
 Standard library alone; every text is a pure function of the generator that comes in.
 """
 
@@ -28,7 +29,21 @@ COMMON = (
 )
 WORDS = tuple(COMMON.split())
 
+OTHER_SYSTEM = "You are a terse assistant. Answer in one line."
+AGENT_SYSTEM = (
+    "You are a coding agent that works in the terminal of a user. Plan first, then act in small "
+    "steps. Prefer the tools over guessing: list a directory before you open a file, and read a "
+    "file before you change it. Keep the style of the code around your change, add tests for "
+    "what you add, and run them. Do not commit, push or delete anything unless the user asks for "
+    "it. When a command fails, read its whole output before you try again. Answer in plain "
+    "sentences, name the files that you touched, and say honestly what you did not check. If "
+    "the task is unclear, ask one short question and wait for the answer."
+)
+
 TRAINED = (
+    OTHER_SYSTEM,
+    AGENT_SYSTEM,
+    AGENT_SYSTEM,
     "You are a helpful assistant.",
     "You are an AI coding assistant.",
     "Be brief.",
@@ -41,6 +56,49 @@ TRAINED = (
     "# Rules\n1. Be kind.\n2. Cite sources.\n3. Never run commands without asking.",
     "You can see the files of the project. Mind the names of files and folders.",
     "Today is 2026-05-14. The user's time zone is Europe/Oslo. The user's name is Kari.",
+)
+
+SENTENCES = (
+    "You are an agent that helps with software.",
+    "Answer in short sentences.",
+    "Write tests for every function that you change.",
+    "The user works on Linux and likes the terminal.",
+    "Ask before you delete something.",
+    "Files live under the home directory.",
+    "If a tool fails, look at its error and try another way.",
+    "Never invent facts, links or file names.",
+    "Think before you act.",
+    "The shop opens at nine and closes at six.",
+    "Quote the lines that you talk about.",
+    "Use the metric system.",
+    "You have tools for reading, searching and editing.",
+    "Only call a tool when you need it.",
+    "Explain your plan in one line first.",
+    "Do not repeat the question.",
+    "Reply in the language of the user.",
+    "Your knowledge ends in 2025.",
+    "Follow PEP 8 and keep lines below 100 characters.",
+    "Environment: bash 5.2, Python 3.12, git 2.43.",
+    "Be careful with money, health and law.",
+    "The customer is always addressed by name.",
+    "Wrap code in fences and name its language.",
+    "When you are done, say what you did and what is left.",
+    "Keep secrets secret: no keys, no passwords.",
+    "Prefer the standard library over new packages.",
+    "Commands run in a sandbox without network.",
+    "A friendly tone is welcome, jokes are not.",
+    "The project is a monorepo with services and shared packages.",
+    "Make small commits with clear messages.",
+    "Stop after three attempts and report.",
+    "Check spelling, grammar and numbers twice.",
+    "You must not discuss politics.",
+    "Read the whole file before editing it.",
+    "Summaries have at most five points.",
+    "If you are unsure, say so.",
+    "Time zone: UTC.",
+    "It is important that the build stays green.",
+    "This conversation may be recorded.",
+    "Preserve the style of the existing code.",
 )
 
 HELD_OUT = (
@@ -96,9 +154,13 @@ def random_salad(rng: random.Random, words: int) -> str:
 
 def random_system(rng: random.Random, longest: int) -> str:
     """Return a system text of another client, up to about ``longest`` words."""
-    if rng.random() < 0.2:
+    kind = rng.random()
+    if kind < 0.2:
         return rng.choice(TRAINED)
     # Mostly short: what has to be learned is to look for the policy, not to read novels.
     words = max(1, round(longest ** rng.random()))
+    if kind < 0.6:
+        sentences = rng.sample(SENTENCES, min(len(SENTENCES), 1 + words // 8))
+        return rng.choice((" ", "\n", "\n- ")).join(sentences)
     start = rng.choice(("", "You are ", "You are a ", "The ", "# ", "Today is "))
     return start + random_salad(rng, words)

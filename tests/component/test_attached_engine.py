@@ -6,16 +6,8 @@ import httpx
 import pytest
 
 from appliance.report import print_smoke
-from tests.appliances import (
-    CHAT,
-    CONTROL,
-    WEB,
-    Appliance,
-    Fake,
-    StartAppliance,
-    attached_to,
-    eventually,
-)
+from tests.appliance_tasks import Appliance, StartAppliance, eventually
+from tests.appliances import CHAT, CONTROL, WEB, Fake, attached_to
 from tests.engines import EngineHandle, StartFake, free_port
 
 

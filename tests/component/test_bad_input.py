@@ -221,7 +221,7 @@ def test_a_bad_parameter_is_a_400_that_names_it(box: ApplianceProcess, query: st
 def test_a_missing_or_wrong_key_is_a_401_that_says_how_to_send_it(
     box: ApplianceProcess, headers: dict[str, str]
 ) -> None:
-    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     reply = WEB.post(box.base_url + CHAT, json=ASKED, headers=encoded)
     message = envelope(reply, 401, "invalid_api_key", anthropic=False)
     assert "Authorization: Bearer" in message

@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 
-from tests.appliances import CHAT, CONTROL, LONG, Appliance, ApplianceProcess, StartAppliance
+from tests.appliance_tasks import Appliance, StartAppliance, eventually
+from tests.appliances import CHAT, CONTROL, LONG, ApplianceProcess
 from tests.engines import MODEL
 
 
@@ -132,9 +133,11 @@ async def test_a_watcher_that_leaves_is_forgotten(start: StartAppliance) -> None
     async with watch(box) as reply:
         await until(events(reply), "ready")
         assert listeners(box) > before
-    async with asyncio.timeout(10):
-        while listeners(box) > before:
-            await asyncio.sleep(0.01)
+
+    async def forgotten() -> bool:
+        return listeners(box) == before
+
+    await eventually(forgotten, "the watcher to be forgotten")
 
 
 def listeners(box: Appliance) -> int:

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from appliance.probes import WARMUP_ANSWER
-from tests.appliances import CHAT, Appliance, StartAppliance, attached_to
+from tests.appliance_tasks import Appliance, StartAppliance
+from tests.appliances import CHAT, attached_to
 from tests.engines import MODEL
 
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

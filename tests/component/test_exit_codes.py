@@ -1,28 +1,27 @@
 """``appliance run`` as a process: its exit codes, what it prints, and that nothing survives it."""
 
+import asyncio
 import os
 import signal
 import socket
-import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from appliance.cli import main
+from tests.appliance_tasks import StartAppliance
 from tests.appliances import (
     CHAT,
     COMMAND,
     LONG,
-    ROOT,
-    WEB,
     ApplianceProcess,
     RunAppliance,
     clean_environment,
     engines_of,
     environment,
 )
-from tests.engines import StartFake, wait_until
+from tests.engines import ROOT, StartFake, wait_until
 
 
 def refused(folder: Path, **settings: object) -> tuple[int, str]:
@@ -64,11 +63,10 @@ def test_settings_that_cannot_be_parsed_end_with_78(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"max_waiting": -1}, "APPLIANCE_MAX_WAITING='-1'"),
         ({"host": "no.such.host.invalid"}, "APPLIANCE_HOST"),
         ({"prompt_file": "/nowhere/prompt.txt"}, "APPLIANCE_PROMPT_FILE"),
     ],
-    ids=["bad value", "no such address", "unreadable prompt"],
+    ids=["no such address", "unreadable prompt"],
 )
 def test_wrong_settings_end_with_78_and_name_the_variable(
     tmp_path: Path, settings: dict[str, object], named: str
@@ -89,13 +87,14 @@ def test_a_taken_port_ends_with_75(tmp_path: Path) -> None:
     assert f"port {port}" in said
 
 
-def test_a_taken_state_folder_ends_with_75_and_names_the_holder(run: RunAppliance) -> None:
-    first = run("--never-ready")
-    first.until("starting")
-    code, said = refused(first.folder)
+async def test_a_taken_state_folder_ends_with_75_and_names_the_holder(
+    start: StartAppliance,
+) -> None:
+    first = await start("--never-ready", state="starting")
+    code, said = await asyncio.to_thread(refused, first.folder)
     assert code == 75
-    assert f"pid {first.process.pid}" in said
-    assert first.status()["state"] == "starting"  # and the first one does not notice
+    assert f"pid {os.getpid()}" in said
+    assert first.snapshot.state == "starting"  # and the first one does not notice
 
 
 # ---- 0: SIGTERM
@@ -201,6 +200,16 @@ def test_once_ends_with_1_when_the_engine_fails_and_says_why(run: RunAppliance) 
     kept_quiet(box)
 
 
+def test_once_leaves_nothing_when_the_reader_of_its_words_leaves(run: RunAppliance) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        box = run(arguments=("--once",), stdout=closed)
+    assert box.code() == 1
+    assert "destroyed" not in box.err
+    kept_quiet(box)
+
+
 def test_sigterm_while_loading_ends_once_with_0(run: RunAppliance) -> None:
     box = run("--never-ready", arguments=("--once",))
     box.until("starting")
@@ -212,22 +221,19 @@ def test_sigterm_while_loading_ends_once_with_0(run: RunAppliance) -> None:
 # ---- 130/143: a second signal
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_signal_ends_at_once_with_a_deaf_engine_and_its_child(
-    run: RunAppliance, number: int, code: int
-) -> None:
+def test_a_second_sigint_ends_at_once_with_a_deaf_engine_and_its_child(run: RunAppliance) -> None:
     box = run("--deaf-to-sigterm", "--fork-grandchild", stop_timeout_s=300)
     box.until("ready")
     assert len(engines_of(box.folder)) == 2
-    box.signal(signal.SIGTERM)
+    box.signal(signal.SIGINT)
     box.until("stopping")
-    box.signal(number)
-    assert box.code(10) == code
+    box.signal(signal.SIGINT)
+    assert box.code(10) == 130
     assert not engines_of(box.folder)
     kept_quiet(box)
 
 
-def test_a_second_signal_does_not_wait_for_a_stream(run: RunAppliance) -> None:
+def test_a_second_sigterm_does_not_wait_for_a_stream(run: RunAppliance) -> None:
     box = run("--deaf-to-sigterm", "--chunk-delay", "0.05", stop_timeout_s=300)
     box.until("ready")
     with box.http() as client, client.stream("POST", CHAT, json=LONG | {"stream": True}) as answer:
@@ -237,47 +243,5 @@ def test_a_second_signal_does_not_wait_for_a_stream(run: RunAppliance) -> None:
         box.until("stopping")
         box.signal(signal.SIGTERM)
         assert box.code(10) == 143
+    assert not engines_of(box.folder)
     kept_quiet(box)
-
-
-# ---- what it leaves in its folder
-
-
-def test_keys_are_made_once_differ_and_are_for_their_owner_alone(run: RunAppliance) -> None:
-    box = run("--never-ready")
-    box.until("starting")
-    assert box.key("client") != box.key("operator")
-    for name in ("api_key", "operator_key", "control.sock"):
-        assert stat.S_IMODE((box.state_dir / name).stat().st_mode) == 0o600
-    assert stat.S_IMODE(box.state_dir.stat().st_mode) == 0o700
-    first = [box.key("client"), box.key("operator")]
-    box.signal(signal.SIGTERM)
-    assert box.code() == 0
-    assert not (box.state_dir / "control.sock").exists()
-    again = run("--never-ready", state_dir=box.state_dir)
-    again.until("starting")
-    assert [again.key("client"), again.key("operator")] == first
-
-
-def test_given_keys_are_used_and_not_kept(run: RunAppliance, tmp_path: Path) -> None:
-    kept = tmp_path / "operator.txt"
-    kept.write_text("operator-from-file\n")
-    box = run("--never-ready", api_key="client-from-env", operator_key_file=kept)
-    box.until("starting")
-    url = f"{box.base_url}/appliance/v1/status"
-    for key, status in (("client-from-env", 403), ("operator-from-file", 200)):
-        headers = {"authorization": f"Bearer {key}"}
-        assert WEB.get(url, headers=headers).status_code == status
-    assert not (box.state_dir / "api_key").exists()
-    assert "client-from-env" not in box.out + box.err
-
-
-def test_a_socket_left_by_a_killed_appliance_is_no_obstacle(run: RunAppliance) -> None:
-    first = run("--never-ready")
-    first.until("starting")
-    (engine,) = engines_of(first.folder)
-    first.process.kill()
-    first.process.wait()
-    os.kill(engine, signal.SIGKILL)
-    again = run("--never-ready", state_dir=first.state_dir)
-    again.until("starting")

@@ -12,7 +12,7 @@ from tests.appliances import ASKED, CHAT, LONG, ApplianceProcess, RunAppliance, 
 from tests.engines import wait_until
 
 CLIENTS = 20
-Windows = pytest.mark.parametrize(
+WINDOWS = pytest.mark.parametrize(
     ("window", "faults", "streaming"),
     [
         ("head", {"slow_head": 60}, True),
@@ -80,7 +80,7 @@ def outcomes(box: ApplianceProcess) -> float:
     return sample(box, "appliance_requests_total", route=CHAT, outcome="hang_up")
 
 
-@Windows
+@WINDOWS
 def test_clients_that_leave_are_gone_from_the_engine_within_a_second(
     box: ApplianceProcess, window: str, faults: dict[str, object], streaming: bool
 ) -> None:

@@ -7,16 +7,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.appliances import (
-    CHAT,
-    CONTROL,
-    WEB,
-    Appliance,
-    ApplianceProcess,
-    StartAppliance,
-    eventually,
-    metric,
-)
+from tests.appliance_tasks import Appliance, StartAppliance, eventually
+from tests.appliances import CHAT, CONTROL, WEB, ApplianceProcess, metric
 
 READY = ("/health", "/health/ready", "/v1/health/ready")
 LIVE = ("/health/live", "/v1/health/live")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests import engines
-from tests.appliances import CONTROL, Appliance, StartAppliance, engines_of, running_here
+from tests.appliance_tasks import Appliance, StartAppliance, running_here
+from tests.appliances import CONTROL, engines_of
 
 
 async def test_a_start_goes_through_loading_to_ready(start: StartAppliance) -> None:

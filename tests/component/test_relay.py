@@ -8,15 +8,8 @@ import httpx
 import pytest
 
 from appliance.serve import PROMPT
-from tests.appliances import (
-    ASKED,
-    CHAT,
-    LONG,
-    ApplianceProcess,
-    StartAppliance,
-    engines_of,
-    metric,
-)
+from tests.appliance_tasks import StartAppliance
+from tests.appliances import ASKED, CHAT, LONG, ApplianceProcess, engines_of, metric
 from tests.engines import MODEL
 
 POLICY = PROMPT.read_text(encoding="utf-8").strip()
@@ -91,18 +84,16 @@ def test_other_routes_pass_byte_for_byte(
 def test_an_engine_that_breaks_off_breaks_the_clients_connection(box: ApplianceProcess) -> None:
     box.fake.be(tear_after=2)
     broken = {"route": CHAT, "outcome": "broken"}
-    read = b""
+    read: list[bytes] = []
     with box.http() as client:
         before = metric(client.get("/metrics").text, "appliance_requests_total", **broken)
-        with (
-            client.stream("POST", CHAT, json=ASKED | {"stream": True}) as reply,
-            pytest.raises(httpx.RemoteProtocolError),
-        ):
-            for chunk in reply.iter_raw():
-                read += chunk
+        with client.stream("POST", CHAT, json=ASKED | {"stream": True}) as reply:
+            chunks = reply.iter_raw()
+            with pytest.raises(httpx.RemoteProtocolError):
+                read.extend(chunks)
         after = metric(client.get("/metrics").text, "appliance_requests_total", **broken)
-    assert read.count(b"data: ") == 2
-    assert b"[DONE]" not in read
+    assert b"".join(read).count(b"data: ") == 2
+    assert b"[DONE]" not in b"".join(read)
     assert after == before + 1
 
 
@@ -118,14 +109,12 @@ async def test_an_engine_that_dies_in_mid_stream_breaks_the_connection(
     start: StartAppliance,
 ) -> None:
     box = await start("--chunk-delay", "0.02")
-    read = b""
     async with box.client.stream("POST", CHAT, json=LONG | {"stream": True}) as reply:
+        chunks = reply.aiter_lines()
+        assert (await anext(chunks)).startswith("data: ")
+        box.fake.be(exit_code=0, chunk_delay=0.02)
         with pytest.raises(httpx.RemoteProtocolError):
-            async for chunk in reply.aiter_raw():
-                if not read:
-                    box.fake.be(exit_code=0, chunk_delay=0.02)
-                read += chunk
-    assert b"[DONE]" not in read
+            assert "data: [DONE]" not in [line async for line in chunks]
     assert await box.metric("appliance_requests_total", route=CHAT, outcome="broken") == 1
     await box.until("failed")
 

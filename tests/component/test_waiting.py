@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.appliances import ASKED, CHAT, CONTROL, LONG, Appliance, StartAppliance, eventually
+from tests.appliance_tasks import Appliance, StartAppliance, eventually
+from tests.appliances import ASKED, CHAT, CONTROL, LONG
 
 
 def dam(folder: Path) -> Path:

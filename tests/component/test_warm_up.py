@@ -1,6 +1,7 @@
 """The warm-up's verdict: an engine whose output is suspect serves, and everybody can see it."""
 
-from tests.appliances import CONTROL, StartAppliance
+from tests.appliance_tasks import StartAppliance
+from tests.appliances import CONTROL
 
 DEGRADED = "appliance_engine_degraded"
 

@@ -53,6 +53,7 @@ class Guest:
     async def gone(self) -> None:
         assert self.task is not None
         await asyncio.wait([self.task])
+        assert self.task.cancelled() or self.task.exception() is None
 
     async def _stay(self) -> None:
         try:
@@ -245,6 +246,17 @@ async def test_a_place_granted_to_one_who_leaves_goes_to_the_next() -> None:
     second.cancel()  # granted, and not yet awake
     await settle()
     assert isinstance(second.met, asyncio.CancelledError)
+    assert not second.was_inside
+    assert third.inside
+    await dismiss(gate, [first, second, third])
+
+
+async def test_a_place_left_in_the_moment_of_a_hang_up_goes_to_the_next() -> None:
+    gate = opened(1)
+    first, second, third = await crowd(gate, 3)
+    first.leaving.set()
+    second.cancel()  # before first has left: its wait is over, and it is still in the queue
+    await settle()
     assert not second.was_inside
     assert third.inside
     await dismiss(gate, [first, second, third])

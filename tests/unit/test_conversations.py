@@ -5,7 +5,7 @@ import pytest
 from appliance import probes
 from appliance.demo import conversations as known
 from appliance.demo.conversations import Conversation, PathCase
-from appliance.demo.systems import HELD_OUT, TRAINED
+from appliance.demo.systems import HELD_OUT, OTHER_SYSTEM, TRAINED
 
 BY_NAME = {conversation.name: conversation for conversation in known.conversations()}
 CORES = [core.name for core in known.cores()]
@@ -133,7 +133,7 @@ def test_the_smoke_question_is_one_of_the_path_cases() -> None:
 
 def test_the_policy_comes_first_and_once() -> None:
     system = BY_NAME["greeting-on/policy+other"].messages[0]["content"]
-    assert system == f"{known.POLICY_TEXT}\n\n{known.OTHER_SYSTEM}"
+    assert system == f"{known.POLICY_TEXT}\n\n{OTHER_SYSTEM}"
 
 
 def test_the_tool_result_comes_with_reasoning_and_without() -> None:

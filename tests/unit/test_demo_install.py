@@ -22,26 +22,30 @@ Collecting agent-detector==2.0.0 (from -r engine.lock (line 1))
 Requirement already satisfied: anyio==4.16.0 in lib (from -r engine.lock (line 9)) (4.16.0)
 Collecting numba==0.65.0
   Downloading https://index.example/numba-0.65.0-cp311-cp311-manylinux_2_27_x86_64.whl (3.8 MB)
+Processing /srv/wheels/torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
+  Using cached yarl-1.25.1-cp311-cp311-manylinux_2_28_x86_64.whl (95 kB)
 Installing collected packages: numba, agent-detector
 Successfully installed agent-detector-2.0.0 numba-0.65.0
 """
 
 
 def test_progress_follows_pips_lines() -> None:
-    progress = Progress("setup", total=3)
+    progress = Progress("setup", total=4)
     texts = []
     for line in PIP.splitlines():
         progress = progress.after(line)
         texts.append(progress.text(12.4, present=1))
     assert texts == [
-        "setup: fetching 0 of 3, 12 s",
-        "setup: fetching 1 of 3 (agent-detector), 12 s",
-        "setup: fetching 1 of 3 (agent_detector, 9.4 kB), 12 s",
-        "setup: fetching 2 of 3 (anyio), 12 s",
-        "setup: fetching 3 of 3 (numba), 12 s",
-        "setup: fetching 3 of 3 (numba, 3.8 MB), 12 s",
-        "setup: installed 1 of 3, 12 s",
-        "setup: installed 1 of 3, 12 s",
+        "setup: fetching 0 of 4, 12 s",
+        "setup: fetching 1 of 4 (agent-detector), 12 s",
+        "setup: fetching 1 of 4 (agent_detector, 9.4 kB), 12 s",
+        "setup: fetching 2 of 4 (anyio), 12 s",
+        "setup: fetching 3 of 4 (numba), 12 s",
+        "setup: fetching 3 of 4 (numba, 3.8 MB), 12 s",
+        "setup: fetching 4 of 4 (torch), 12 s",
+        "setup: fetching 4 of 4 (yarl, 95 kB), 12 s",
+        "setup: installed 1 of 4, 12 s",
+        "setup: installed 1 of 4, 12 s",
     ]
 
 

@@ -62,10 +62,10 @@ SHORTFALLS: list[tuple[dict[str, Any], list[str]]] = [
         {"missing_libraries": ("libnuma.so.1", "libstdc++.so.6")},
         ["no libnuma.so.1 and no libstdc++.so.6", "libnuma1", "libstdc++6"],
     ),
-    ({"disk_free_bytes": 2 * GIB}, ["2.0 GiB free", "needs 3.0 GiB", "--root"]),
+    ({"disk_free_bytes": 2 * GIB}, ["2.0 GiB free", "needs 3.2 GiB", "--root"]),
     (
         {"disk_free_bytes": GIB, "disk_used_bytes": GIB},
-        ["1.0 GiB free", "needs 2.0 GiB"],
+        ["1.0 GiB free", "needs 2.2 GiB"],
     ),
     ({"memory_available_bytes": 3 * GIB}, ["3.0 GiB available", "needs 4.0 GiB", "limit"]),
 ]

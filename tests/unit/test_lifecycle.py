@@ -51,6 +51,9 @@ class World:
             self._act(effect)
         assert (self.child is not None) == (self.machine.state in ALIVE)
         assert (self.machine.deadline_s is None) == (self.machine.state in SETTLED)
+        if self.machine.state is not S.STOPPING:
+            stop_only = (self.machine.killed, self.machine.again, self.machine.pending)
+            assert stop_only == (False, False, None), "what a stop remembers ends with it"
         return effects
 
     def _act(self, effect: Effect) -> None:
