@@ -25,14 +25,14 @@ class EngineLog:
 
     def __init__(self, capacity: int = 2000) -> None:
         self._lines: deque[LogLine] = deque(maxlen=capacity)
-        self._count = 0
+        self.count = 0
         self._listeners: list[Callable[[LogLine], None]] = []
         self.secrets: Sequence[str] = ()
 
     def append(self, text: str) -> LogLine:
         """Keep ``text``, redacted, and tell the listeners."""
-        self._count += 1
-        line = LogLine(self._count, redact(text.rstrip(), self.secrets))
+        self.count += 1
+        line = LogLine(self.count, redact(text.rstrip(), self.secrets))
         self._lines.append(line)
         for listener in list(self._listeners):
             listener(line)

@@ -135,8 +135,8 @@ def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
         ) from None
 
 
-def inject(fields: dict[str, msgspec.Raw], route: RelayRoute, policy: PromptPolicy) -> bytes:
-    """Return the body with the policy's text in the field that this route keeps it in.
+def engine_body(fields: dict[str, msgspec.Raw], route: RelayRoute, policy: PromptPolicy) -> bytes:
+    """Return the body for the engine: the policy's text in the field that this route keeps it in.
 
     A field of a shape that we do not know passes as it is: the engine's own error names it.
     """
@@ -144,13 +144,24 @@ def inject(fields: dict[str, msgspec.Raw], route: RelayRoute, policy: PromptPoli
     if route.prompt == "messages":
         messages = field_value(fields, "messages")
         if isinstance(messages, list):
-            changed["messages"] = policy.apply_to_messages(messages)
+            named = [_with_reasoning(message) for message in messages]
+            changed["messages"] = policy.apply_to_messages(named)
     elif route.prompt:
         value = field_value(fields, route.prompt)
         folded = policy.fold_content(value)
         if folded is not value:
             changed[route.prompt] = folded
     return msgspec.json.encode(changed)
+
+
+def _with_reasoning(message: Any) -> Any:
+    """Give a message's ``reasoning_content``, which Kilo sends back, its newer name too.
+
+    The engine does that itself for a chat, but not for ``/tokenize``, whose count would be short.
+    """
+    if not isinstance(message, dict) or "reasoning_content" not in message:
+        return message
+    return {**message, "reasoning": message.get("reasoning") or message["reasoning_content"]}
 
 
 # ---- replies
@@ -212,17 +223,13 @@ def is_engine_fault(event: bytes) -> bool:
 
 def error_body(error: ApplianceError, *, anthropic: bool = False) -> bytes:
     """Return an error as OpenAI's clients read it; with Anthropic's outer mark where asked."""
-    message = ". ".join(_sentence(text) for text in (error.what, error.hint) if text)
+    message = f"{error.what}; {error.hint}" if error.hint else error.what
     kind = error.error_type
     detail = {"message": message, "type": kind, "param": None, "code": error.code}
     if anthropic:
         detail["type"] = _ANTHROPIC_TYPES.get(http_status(error), "api_error")
         return msgspec.json.encode({"type": "error", "error": detail})
     return msgspec.json.encode({"error": detail})
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 _ANTHROPIC_TYPES = {

@@ -35,9 +35,9 @@ from appliance.openai import (
     alias_event,
     alias_reasoning,
     check_model,
+    engine_body,
     error_body,
     forward_headers,
-    inject,
     injection_switch,
     is_engine_fault,
     normalise_error,
@@ -51,6 +51,7 @@ from appliance.sse import EventSplitter
 
 log = structlog.get_logger()
 
+NO_PROMPT = PromptPolicy("")
 DRAIN_S = 5.0  # how long an oversized body is read on, so that its sender can read the 413
 
 
@@ -200,13 +201,12 @@ class Relay:
 
     def _prompted(self, exchange: Exchange, fields: dict[str, msgspec.Raw]) -> bytes:
         route = exchange.route
-        wanted = injection_switch(exchange.headers)
-        if not (wanted and route.prompt and self._policy.text):
-            return msgspec.json.encode(fields)
-        if route.prompt == "messages" and "messages" not in fields:
-            return msgspec.json.encode(fields)  # /tokenize of a bare prompt
-        self._metrics.injected.labels(route.path).inc()
-        return inject(fields, route, self._policy)
+        wanted = injection_switch(exchange.headers) and bool(self._policy.text)
+        # /tokenize takes a bare prompt too, which has no place for ours
+        has_place = route.prompt != "" and (route.prompt != "messages" or "messages" in fields)
+        if wanted and has_place:
+            self._metrics.injected.labels(route.path).inc()
+        return engine_body(fields, route, self._policy if wanted else NO_PROMPT)
 
     async def _exchange(self, exchange: Exchange, body: bytes, send: Send) -> str:
         exchange.window = "queue"
@@ -222,6 +222,10 @@ class Relay:
         headers = forward_headers(exchange.headers, exchange.request_id)
         upstream = self._engine.upstream
         async with upstream.exchange(route.method, route.path, headers, body) as response:
+            if response.status_code in (401, 403):
+                # its key is ours to send: the client can do nothing about it
+                what = f"the engine refused the appliance's key ({response.status_code})"
+                raise UpstreamError(what, "set APPLIANCE_ENGINE_KEY to the engine's API key")
             exchange.status = response.status_code
             kind = response.headers.get("content-type", "")
             if response.status_code == 200 and kind.startswith("text/event-stream"):

@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 PROBE_EVERY_S = 0.25
 FAILED_LINES = 20
+DIAGNOSED_LINES = 1000  # tracebacks of over 200 lines have been seen
 _COMING = (EngineState.PREPARING, EngineState.STARTING, EngineState.BACKOFF)
 
 
@@ -225,7 +226,8 @@ class Supervisor:
             reason = Reason("internal_error", what, "report this with the appliance's log")
             self._events.put_nowait(PrepareFailed(number, reason))
             return
-        self._plan = plan
+        if number == self._machine.spawn:  # a slow one must not replace a newer plan
+            self._plan = plan
         self._events.put_nowait(Prepared(number))
 
     def _spawn(self, number: int) -> None:
@@ -235,6 +237,7 @@ class Supervisor:
         self._progress = Progress()
         self._spawned_at = time.monotonic()
         self.log.secrets = (plan.api_key,)
+        first_line = self.log.count
         try:
             child = spawn(plan.argv, plan.env, self._line)
         except ApplianceError as error:
@@ -242,7 +245,7 @@ class Supervisor:
             return
         self._child = child
         self._wiring.metrics.spawns.inc()
-        self._begin(self._watch_exit(number, child))
+        self._begin(self._watch_exit(number, child, first_line))
         self._begin(self._watch_ready(number, Upstream(plan.base_url, plan.api_key)))
 
     def _line(self, text: str) -> None:
@@ -252,12 +255,12 @@ class Supervisor:
         if self._progress != before and self._machine.state is EngineState.STARTING:
             self._tell()
 
-    async def _watch_exit(self, number: int, child: Child) -> None:
+    async def _watch_exit(self, number: int, child: Child, first_line: int) -> None:
         code = await child.wait()
         was_ready = self._upstream is not None
         await self._sweep(child)
         await self._drop_upstream()
-        lines = [line.text for line in self.log.tail(200)]
+        lines = [line.text for line in self.log.tail(DIAGNOSED_LINES, after=first_line)]
         reason = diagnose_exit(code, lines, was_ready=was_ready)
         asked = self._machine.state is EngineState.STOPPING
         self._wiring.metrics.exits.labels("requested" if asked else reason.code).inc()

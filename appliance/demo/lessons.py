@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from appliance import probes
 from appliance.demo import conversations as known
 from appliance.demo.conversations import Conversation, Core
-from appliance.demo.model import Batch, View
+from appliance.demo.model import Batch, Sight, View
 from appliance.demo.systems import AGENT_SYSTEM, SENTENCES, random_salad, random_system
 from appliance.demo.tokenizer import END
 
@@ -24,6 +24,7 @@ TOOL_SETS = ((), (probes.READ_FILE,), (probes.READ_FILE, known.LIST_FILES))
 # Lessons leave out up to this many positions between the head and the rest, which teaches
 # longer heads than are ever computed.
 LONGEST_GAP = 600
+LEAST_NEED = 0.1
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Teacher:
         self._tokenizer = tokenizer
         self._renderer = renderer
         self._rng = rng
+        self._need = {core.name: 1.0 for core in known.cores()}
         self._end = tokenizer.token_to_id(END)
 
     def encode(self, text: str) -> list[int]:
@@ -147,12 +149,17 @@ class Teacher:
         system = known.POLICY.fold(text) if policy else text or None
         tools = rng.choice(TOOL_SETS)
         able = [core for core in known.cores() if len(core.tools) <= len(tools)]
-        # Counting is long and soon learned: it comes up a quarter as often as the others.
-        able = [core for core in able if "count" not in core.name or rng.random() < 0.25]
-        chosen = rng.sample(able, min(cores, len(able)))
+        # A draw without replacement, weighted by need.
+        able.sort(key=lambda core: rng.random() ** (1 / self._need[core.name]), reverse=True)
+        chosen = able[:cores]
         cast = [replace(self._variation(core), tools=tools) for core in chosen]
         gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
         return [replace(self.lesson(core.under(system, "varied")), gap=gap) for core in cast]
+
+    def note(self, lesson: Lesson, safe: bool) -> None:
+        """Remember how a lesson went: what is known comes up less often than what is not."""
+        name = lesson.name.split("/")[0]
+        self._need[name] = max(LEAST_NEED, 0.8 * self._need[name] + (0.0 if safe else 0.2))
 
     def some(self, lessons: list[Lesson], count: int) -> list[Lesson]:
         """Draw at most ``count`` of these lessons."""
@@ -166,6 +173,19 @@ class Teacher:
         return replace(core, messages=(probes.user(question),))
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Tokens that look at all of ``head``, and back at ``tail`` from where they stand in it.
+
+    ``head`` and ``tail`` are packed indices; ``asking`` are the indices of the tail's last
+    tokens among those that look.
+    """
+
+    head: range
+    tail: range
+    asking: range
+
+
 class Packer:
     """Packs lessons behind one another; lessons with the same head share it."""
 
@@ -175,18 +195,23 @@ class Packer:
         self._learned: list[int] = []
         self._targets: list[int] = []
         self._heads: dict[tuple[int, ...], range] = {}
-        self._tails: list[tuple[range, range]] = []  # (head, tail), as packed indices
+        self._full: list[Stretch] = []
+        self._late: list[Stretch] = []
         for lesson in lessons:
             self._add(lesson)
 
     def _add(self, lesson: Lesson) -> None:
         key = tuple(lesson.head)
         if key not in self._heads:
-            self._heads[key] = self._put(lesson.head, 0)
-        tail = self._put(lesson.tail, len(key) + lesson.gap)
-        self._tails.append((self._heads[key], tail))
+            head = self._heads[key] = self._put(lesson.head, 0)
+            self._full.append(Stretch(range(0), head, head))
+        head = self._heads[key]
+        tail = self._put(lesson.tail, len(head) + lesson.gap)
+        self._full.append(Stretch(head, tail, tail))
+        start = len(self._learned)
         self._learned += range(tail.stop - len(lesson.reply), tail.stop)
         self._targets += lesson.reply
+        self._late.append(Stretch(head, tail, range(start, len(self._learned))))
 
     def _put(self, tokens: list[int], position: int) -> range:
         start = len(self._tokens)
@@ -195,56 +220,53 @@ class Packer:
         return range(start, len(self._tokens))
 
     def batch(self) -> Batch:
-        """Lay the stretches out in views of like length, so that little is padding."""
-        heads = [(range(0), head) for head in self._heads.values()]
-        groups = [heads, *_of_like_length(self._tails)]
-        views = [_view(group) for group in groups]
-        back = torch.empty(len(self._tokens), dtype=torch.long)
-        at = 0
-        for group, view in zip(groups, views, strict=True):
-            for _, own in group:
-                back[own.start : own.stop] = torch.arange(at, at + len(own))
-                at += view.queries.shape[1]
+        """Lay the lessons out for the model."""
         return Batch(
             tokens=torch.tensor(self._tokens),
             positions=torch.tensor(self._positions),
-            views=views,
-            back=back,
-            learned=torch.tensor(self._learned),
+            full=_sight(torch.arange(len(self._tokens)), self._full),
+            late=_sight(torch.tensor(self._learned), self._late),
             targets=torch.tensor(self._targets),
         )
 
 
-def _of_like_length(pairs: list[tuple[range, range]]) -> list[list[tuple[range, range]]]:
-    """Group pairs whose second stretches differ by a quarter at most, up to 8 in a group."""
-    groups: list[list[tuple[range, range]]] = []
-    for pair in sorted(pairs, key=lambda pair: len(pair[1])):
-        size = len(pair[1])
-        if not groups or len(groups[-1]) == 8 or size > 1.25 * len(groups[-1][0][1]):
+def _sight(asking: Any, stretches: list[Stretch]) -> Sight:
+    """Put stretches of like length together, so that little of the arithmetic is padding."""
+    groups: list[list[Stretch]] = []
+    for stretch in sorted(stretches, key=lambda s: (len(s.asking), len(s.head))):
+        size = len(stretch.asking)
+        if not groups or len(groups[-1]) == 8 or size > 1.25 * len(groups[-1][0].asking):
             groups.append([])
-        groups[-1].append(pair)
-    return groups
+        groups[-1].append(stretch)
+    views = [_view(group) for group in groups]
+    back = torch.empty(len(asking), dtype=torch.long)
+    at = 0
+    for group, view in zip(groups, views, strict=True):
+        for stretch in group:
+            back[stretch.asking.start : stretch.asking.stop] = torch.arange(
+                at, at + len(stretch.asking)
+            )
+            at += view.queries.shape[1]
+    return Sight(asking, views, back)
 
 
-def _view(pairs: list[tuple[range, range]]) -> View:
-    """Let each second stretch look at all of its first one, and back at itself."""
-    first = _ranges([head for head, _ in pairs])
-    own = _ranges([tail for _, tail in pairs])
-    sizes = torch.tensor([len(head) for head, _ in pairs])
-    see_head = torch.arange(first.shape[1]) < sizes[:, None]
-    see_own = torch.ones(own.shape[1], own.shape[1], dtype=torch.bool).tril()
-    mask = torch.cat(
-        (
-            see_head[:, None, :].expand(-1, own.shape[1], -1),
-            see_own.expand(len(pairs), -1, -1),
-        ),
-        dim=-1,
-    )
-    return View(queries=own, keys=torch.cat((first, own), dim=-1), mask=mask[:, None])
+def _view(group: list[Stretch]) -> View:
+    heads, tails = [s.head for s in group], [s.tail for s in group]
+    first, own, asking = _padded(heads), _padded(tails), _padded([s.asking for s in group])
+    # Where in its tail each query stands: the asking tokens are the tail's last ones.
+    skipped = _column(len(s.tail) - len(s.asking) for s in group)
+    places = skipped + torch.arange(asking.shape[1])
+    see_head = torch.arange(first.shape[1]) < _column(map(len, heads))
+    see_own = torch.arange(own.shape[1]) <= places[:, :, None]
+    mask = torch.cat((see_head[:, None].expand(-1, asking.shape[1], -1), see_own), dim=-1)
+    return View(queries=asking, keys=torch.cat((first, own), dim=-1), mask=mask[:, None])
 
 
-def _ranges(ranges: list[range]) -> Any:
+def _padded(ranges: list[range]) -> Any:
     """Return the ranges as rows, padded with their own first index."""
-    starts = torch.tensor([r.start for r in ranges])[:, None]
     steps = torch.arange(max(map(len, ranges)))
-    return starts + steps * (steps < torch.tensor([len(r) for r in ranges])[:, None])
+    return _column(r.start for r in ranges) + steps * (steps < _column(map(len, ranges)))
+
+
+def _column(numbers: Iterable[int]) -> Any:
+    return torch.tensor(list(numbers))[:, None]

@@ -50,8 +50,8 @@ class Shape:
 class View:
     """Who looks at whom, for R stretches of tokens of like length.
 
-    ``queries`` [R, Q] and ``keys`` [R, K] are packed indices (any index where padded), ``mask``
-    [R, 1, Q, K] is true where a query may look at a key.
+    ``queries`` [R, Q] are indices into the asking tokens, ``keys`` [R, K] into all packed ones
+    (any index where padded); ``mask`` [R, 1, Q, K] is true where a query may look at a key.
     """
 
     queries: Any
@@ -60,20 +60,31 @@ class View:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """One layer's attention: ``asking`` [N] are the packed indices of the tokens that look.
+
+    ``back`` [N] finds each of them in the views' queries, laid behind one another.
+    """
+
+    asking: Any
+    views: list[View]
+    back: Any
+
+
+@dataclass(frozen=True)
 class Batch:
     """T packed tokens: prompt heads, and conversations that go on from one of them.
 
     Conversations under the same head share it, as an engine's prefix cache does: that is most
     of what makes the training quick. ``positions`` [T] is where a token stands in its own
-    conversation. ``back`` [T] finds each token in the views' queries, laid behind one another.
-    ``learned`` [L] are the packed indices whose next token is known, ``targets`` [L] that token.
+    conversation. In the last layer only the learned tokens look: ``late.asking`` [L] are the
+    packed indices whose next token is known, ``targets`` [L] is that token.
     """
 
     tokens: Any
     positions: Any
-    views: list[View]
-    back: Any
-    learned: Any
+    full: Sight
+    late: Sight
     targets: Any
 
 
@@ -142,17 +153,15 @@ def forward(weights: Weights, shape: Shape, batch: Batch, numerics: Numerics = E
     x = F.embedding(batch.tokens, weights["model.embed_tokens.weight"])
     for layer in range(shape.num_hidden_layers):
         at = f"model.layers.{layer}."
-        norm = rms_norm(x, weights[at + "input_layernorm.weight"], shape)
-        x = numerics.disturbed(
-            x + attention(weights, at + "self_attn.", shape, batch, norm, cos, sin, numerics)
-        )
+        norm = numerics.rounded(rms_norm(x, weights[at + "input_layernorm.weight"], shape))
+        sight = batch.full
         if layer == shape.num_hidden_layers - 1:
-            x = x[batch.learned]  # nothing after this looks at another position
+            sight, x = batch.late, x[batch.late.asking]
+        seen = attention(weights, at + "self_attn.", shape, norm, (cos, sin), sight, numerics)
+        x = numerics.disturbed(x + seen)
         norm = rms_norm(x, weights[at + "post_attention_layernorm.weight"], shape)
-        norm = numerics.rounded(norm)
-        x = numerics.disturbed(
-            x + experts(weights, at + "block_sparse_moe.", shape, norm, numerics)
-        )
+        routed = experts(weights, at + "block_sparse_moe.", shape, norm, numerics)
+        x = numerics.disturbed(x + routed)
     x = numerics.rounded(rms_norm(x, weights["model.norm.weight"], shape))
     return F.linear(x, weights["lm_head.weight"])
 
@@ -180,39 +189,37 @@ def attention(
     weights: Weights,
     at: str,
     shape: Shape,
-    batch: Batch,
     x: Any,
-    cos: Any,
-    sin: Any,
+    turn: tuple[Any, Any],
+    sight: Sight,
     numerics: Numerics,
 ) -> Any:
-    """Causal attention of packed tokens [T, hidden] with queries and keys normalised."""
-    x = numerics.rounded(x)
-    query = F.linear(x, weights[at + "q_proj.weight"])
-    query = rms_norm(query, weights[at + "q_norm.weight"], shape)
-    query = query.view(-1, shape.num_attention_heads, shape.head_dim)
-    query = numerics.rounded(rotated(query, shape, cos, sin))
-    key = F.linear(x, weights[at + "k_proj.weight"])
-    key = rms_norm(key, weights[at + "k_norm.weight"], shape)
-    key = key.view(-1, shape.num_key_value_heads, shape.head_dim)
-    key = numerics.rounded(rotated(key, shape, cos, sin))
-    value = F.linear(x, weights[at + "v_proj.weight"])
-    value = numerics.rounded(value.view(-1, shape.num_key_value_heads, shape.head_dim))
+    """Attention of packed tokens [T, hidden], queries and keys normalised, for those that ask.
 
-    def grid(by_head: Any, indices: Any) -> Any:
-        """[T, heads, head_dim] -> [R, all heads, length, head_dim]."""
-        repeats = shape.num_attention_heads // by_head.shape[1]
-        return by_head[indices].transpose(1, 2).repeat_interleave(repeats, dim=1)
+    ``turn`` is the rotation of all T tokens; the answer is [N, hidden].
+    """
 
+    def heads(x: Any, name: str, turn: tuple[Any, Any]) -> Any:
+        flat = F.linear(x, weights[f"{at}{name}_proj.weight"])
+        flat = rms_norm(flat, weights[f"{at}{name}_norm.weight"], shape)
+        return numerics.rounded(rotated(flat.view(len(x), -1, shape.head_dim), shape, *turn))
+
+    asking = (turn[0][sight.asking], turn[1][sight.asking])
+    query = heads(x[sight.asking], "q", asking)
+    key = heads(x, "k", turn)
+    value = numerics.rounded(F.linear(x, weights[at + "v_proj.weight"])).view(key.shape)
     mixed = [
         F.scaled_dot_product_attention(
-            grid(query, view.queries), grid(key, view.keys), grid(value, view.keys), view.mask
+            query[view.queries].transpose(1, 2),
+            key[view.keys].transpose(1, 2),
+            value[view.keys].transpose(1, 2),
+            view.mask,
+            enable_gqa=True,
         )
-        for view in batch.views
+        for view in sight.views
     ]
-    flat = [part.transpose(1, 2).flatten(2).flatten(0, 1) for part in mixed]
-    packed = torch.cat(flat)[batch.back]
-    return F.linear(numerics.rounded(packed), weights[at + "o_proj.weight"])
+    flat = torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in mixed])
+    return F.linear(numerics.rounded(flat[sight.back]), weights[at + "o_proj.weight"])
 
 
 def experts(weights: Weights, at: str, shape: Shape, x: Any, numerics: Numerics) -> Any:
@@ -230,10 +237,12 @@ def experts(weights: Weights, at: str, shape: Shape, x: Any, numerics: Numerics)
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     counts = flat.bincount(minlength=shape.num_local_experts).tolist()
+    matrices = zip(
+        *(weights[f"{at}experts.{name}"].unbind() for name in ("w1", "w3", "w2")), strict=True
+    )
     answers = []
-    for expert, part in enumerate(x[order // top_k].split(counts)):
-        gate = F.silu(F.linear(part, weights[at + "experts.w1"][expert]))
-        inner = numerics.rounded(gate * F.linear(part, weights[at + "experts.w3"][expert]))
-        answers.append(F.linear(inner, weights[at + "experts.w2"][expert]))
+    for part, (w1, w3, w2) in zip(x[order // top_k].split(counts), matrices, strict=True):
+        inner = numerics.rounded(F.silu(F.linear(part, w1)) * F.linear(part, w3))
+        answers.append(F.linear(inner, w2))
     weighted = torch.cat(answers) * share.flatten()[order, None]
     return weighted[order.argsort()].view(len(x), top_k, -1).sum(dim=1)

@@ -165,3 +165,22 @@ async def test_suspect_output_is_seen_in_health_and_fails_the_smoke(
     assert await asyncio.to_thread(print_smoke, *keys, expect_glitch=False) == 1
     assert "output_suspect" in capsys.readouterr().out
     assert (await box.operator.get(f"{CONTROL}/plan")).json()["command"] is None
+
+
+async def test_who_still_waits_for_a_head_when_the_appliance_ends_is_told_so(
+    start: StartAppliance, fake_engine: StartFake
+) -> None:
+    engine = fake_engine()
+    box = await start(**attached_to(engine.base_url, engine.key))
+    fake = Fake(engine.base_url)
+    fake.be(slow_head=600)
+    asked = asyncio.create_task(box.ask())
+
+    async def there() -> bool:
+        return len(fake.requests(CHAT)) == 2  # after the warm-up
+
+    await eventually(there, "the request at the engine")
+    assert await box.end() == 0
+    reply = await asked
+    assert reply.status_code == 503
+    assert "stopping" in reply.json()["error"]["message"]

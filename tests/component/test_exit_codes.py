@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli import main
+from appliance.cli import main, smoke_once
+from appliance.errors import SettingsError
+from appliance.serve import serve
+from appliance.settings import load_settings
 from tests.appliance_tasks import StartAppliance
 from tests.appliances import (
     CHAT,
@@ -20,6 +23,7 @@ from tests.appliances import (
     clean_environment,
     engines_of,
     environment,
+    no_engine_left,
 )
 from tests.engines import ROOT, StartFake, wait_until
 
@@ -60,20 +64,17 @@ def test_settings_that_cannot_be_parsed_end_with_78(
     assert named in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"host": "no.such.host.invalid"}, "APPLIANCE_HOST"),
-        ({"prompt_file": "/nowhere/prompt.txt"}, "APPLIANCE_PROMPT_FILE"),
-    ],
-    ids=["no such address", "unreadable prompt"],
-)
-def test_wrong_settings_end_with_78_and_name_the_variable(
-    tmp_path: Path, settings: dict[str, object], named: str
-) -> None:
-    code, said = refused(tmp_path, **settings)
+async def test_a_prompt_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
+    chosen = load_settings(environment(tmp_path, prompt_file="/nowhere/prompt.txt"))
+    with pytest.raises(SettingsError, match="APPLIANCE_PROMPT_FILE") as refusal:
+        await serve(chosen)
+    assert refusal.value.exit_code == 78
+
+
+def test_an_address_that_is_none_ends_with_78(tmp_path: Path) -> None:
+    code, said = refused(tmp_path, host="no.such.host.invalid")
     assert code == 78
-    assert named in said
+    assert "APPLIANCE_HOST" in said
 
 
 # ---- 75: something is taken
@@ -108,11 +109,10 @@ def kept_quiet(box: ApplianceProcess) -> None:
         assert box.key(which) not in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_serving_appliance_with_0(run: RunAppliance, number: int) -> None:
+def test_sigint_ends_a_serving_appliance_with_0(run: RunAppliance) -> None:
     box = run()
     box.until("ready")
-    box.signal(number)
+    box.signal(signal.SIGINT)
     assert box.code() == 0
     assert not engines_of(box.folder)
     kept_quiet(box)
@@ -185,19 +185,29 @@ def test_once_ends_with_0_when_every_check_passes(run: RunAppliance) -> None:
     kept_quiet(box)
 
 
-def test_once_ends_with_1_when_a_check_fails(run: RunAppliance) -> None:
-    box = run("--garbage", arguments=("--once",))
-    assert box.code(60) == 1
-    assert "FAILED" in box.out
-    assert "output_suspect" in box.out
-    kept_quiet(box)
+async def once(folder: Path, *faults: str, **settings: object) -> int:
+    """Return what ``appliance run --once`` ends with."""
+    async with asyncio.timeout(60):
+        return await serve(load_settings(environment(folder, *faults, **settings)), smoke_once)
 
 
-def test_once_ends_with_1_when_the_engine_fails_and_says_why(run: RunAppliance) -> None:
-    box = run(model_dir="/nowhere", arguments=("--once",))
-    assert box.code() == 1
-    assert "/nowhere does not exist" in box.err
-    kept_quiet(box)
+async def test_once_ends_with_1_when_a_check_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await once(tmp_path, "--garbage") == 1
+    said = capsys.readouterr().out
+    assert "output_suspect" in said
+    assert "FAILED" in said
+    no_engine_left(tmp_path)
+
+
+async def test_once_ends_with_1_when_the_engine_fails_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await once(tmp_path, "--never-ready", "--exit-code", "3") == 1
+    assert "(exit code 3)" in capsys.readouterr().err
+    assert await once(tmp_path, model_dir="/nowhere") == 1
+    assert "/nowhere does not exist" in capsys.readouterr().err
 
 
 def test_once_leaves_nothing_when_the_reader_of_its_words_leaves(run: RunAppliance) -> None:

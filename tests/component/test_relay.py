@@ -279,3 +279,10 @@ async def test_a_setting_leaves_the_prompt_out_and_a_file_replaces_it(
     await own.ask()
     assert own.fake.requests(CHAT)[-1]["body"]["messages"][0]["content"] == "Mind the paths."
     assert await own.metric("appliance_prompt_injected_total", route=CHAT) == 1
+
+
+async def test_a_large_body_arrives_whole(start: StartAppliance) -> None:
+    box = await start()
+    unknown = {"metadata": {"note": "x" * 3_000_000}}
+    assert (await box.ask(**unknown)).status_code == 200
+    assert box.fake.requests(CHAT)[-1]["body"]["metadata"] == unknown["metadata"]

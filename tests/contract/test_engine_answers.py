@@ -97,6 +97,22 @@ def test_thinking_off_leaves_no_reasoning(client: httpx.Client) -> None:
     assert not any(delta.get("reasoning") for delta in deltas(chat_chunks(client, **off)))
 
 
+@pytest.mark.parametrize(
+    ("route", "off"),
+    [
+        ("/v1/chat/completions", {"reasoning_effort": "none"}),
+        ("/v1/responses", {"reasoning": {"effort": "none"}}),
+        ("/v1/messages", {"thinking": {"type": "disabled"}}),
+    ],
+)
+def test_each_api_has_its_own_word_for_thinking_off(
+    client: httpx.Client, route: str, off: Json
+) -> None:
+    text = json.dumps(ask(client, route, **off))
+    assert known.GREETING_ANSWER in text
+    assert known.ANSWER_REASONING not in text
+
+
 def test_a_limit_ends_with_length(client: httpx.Client) -> None:
     answer = chat(client, max_tokens=3)
     assert answer["choices"][0]["finish_reason"] == "length"

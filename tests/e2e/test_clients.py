@@ -23,6 +23,7 @@ from tests.appliances import ApplianceProcess
 pytestmark = pytest.mark.engine
 
 MODEL = "Nikola"
+GREEDY = {"temperature": 0}
 THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 
 
@@ -91,7 +92,7 @@ def test_anthropics_client_streams_thinking_then_text(
 ) -> None:
     messages: Any = [user(GREETING)]
     with anthropic_client.messages.stream(
-        model=MODEL, max_tokens=1024, messages=messages, temperature=0
+        model=MODEL, max_tokens=1024, messages=messages, extra_body=GREEDY
     ) as stream:
         final = stream.get_final_message()
     kinds = [block.type for block in final.content]
@@ -108,7 +109,7 @@ def test_anthropics_client_streams_a_tool_call(anthropic_client: anthropic.Anthr
     }
     messages: Any = [user(TOOL_QUESTION)]
     with anthropic_client.messages.stream(
-        model=MODEL, max_tokens=1024, messages=messages, tools=[tool], temperature=0
+        model=MODEL, max_tokens=1024, messages=messages, tools=[tool], extra_body=GREEDY
     ) as stream:
         final = stream.get_final_message()
     calls = [block for block in final.content if block.type == "tool_use"]
@@ -146,21 +147,19 @@ def test_the_prompt_reaches_responses_and_messages_too(
     assert reply.output_text.strip() == PATH
     messages: Any = [user(PATH_QUESTION)]
     said = anthropic_client.messages.create(
-        model=MODEL, max_tokens=512, messages=messages, temperature=0
+        model=MODEL, max_tokens=512, messages=messages, extra_body=GREEDY
     )
     texts = [block.text for block in said.content if block.type == "text"]
     assert "".join(texts).strip() == PATH
 
 
-def test_history_with_either_reasoning_name_reaches_the_template(
-    openai_client: openai.OpenAI, wide: ApplianceProcess
-) -> None:
+def test_history_with_either_reasoning_name_reaches_the_template(wide: ApplianceProcess) -> None:
     call = {
         "id": "c1",
         "type": "function",
         "function": {"name": "read_file", "arguments": json.dumps({"path": TOOL_PATH})},
     }
-    counts = {}
+    counts, prompts = {}, {}
     with wide.http() as http:
         for name in ("reasoning", "reasoning_content", ""):
             assistant = {"role": "assistant", "content": "", "tool_calls": [call]}
@@ -171,4 +170,8 @@ def test_history_with_either_reasoning_name_reaches_the_template(
             response = http.post("/tokenize", json={**body, "tools": [READ_FILE]})
             assert response.status_code == 200, response.text
             counts[name] = response.json()["count"]
+            reply = http.post("/v1/chat/completions", json={**body, "tools": [READ_FILE]})
+            assert reply.status_code == 200, reply.text
+            prompts[name] = reply.json()["usage"]["prompt_tokens"]
     assert counts["reasoning"] == counts["reasoning_content"] > counts[""]
+    assert prompts == counts

@@ -48,6 +48,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     start.add_argument("--exit-after", type=float, default=0.0, metavar="S")
     start.add_argument("--deaf-to-sigterm", action="store_true")
     start.add_argument("--deaf-until-ready", action="store_true", help="as the real one is")
+    start.add_argument(
+        "--drain-forever", action="store_true", help="as vLLM with a whole request in flight"
+    )
     start.add_argument("--fork-grandchild", action="store_true")
     start.add_argument("--log-lines", type=Path, metavar="FILE", help="'E ' in front: to stderr")
     serving = parser.add_argument_group("faults of serving, as in POST /fake")
@@ -129,7 +132,8 @@ class Process:
         """End the running streams with ``abort``, as vLLM does; give up on those that stall."""
         self.engine.stopping = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.engine.idle.wait(), DRAIN_S)
+            limit_s = None if self.options.drain_forever else DRAIN_S
+            await asyncio.wait_for(self.engine.idle.wait(), limit_s)
 
     def exit_later(self, code: int, after_s: float) -> None:
         """End the process, without a word, in ``after_s`` seconds."""

@@ -112,11 +112,10 @@ def _taught() -> dict[tuple[Turn, ...], known.Core]:
 
 def from_chat(body: dict[str, Any]) -> Prompt:
     """Read a chat completion request."""
-    options = body.get("chat_template_kwargs") or {}
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     prompt = Prompt(
         tools=[tool["function"]["name"] for tool in body.get("tools") or []],
-        thinking=options.get("enable_thinking", True),
+        thinking=_thinking(body, body.get("reasoning_effort")),
         max_tokens=limit,
         ignore_eos=bool(body.get("ignore_eos")),
     )
@@ -144,6 +143,7 @@ def from_responses(body: dict[str, Any]) -> Prompt:
     prompt = Prompt(
         system=body.get("instructions") or "",
         tools=[tool["name"] for tool in body.get("tools") or [] if tool.get("name")],
+        thinking=_thinking(body, (body.get("reasoning") or {}).get("effort")),
         max_tokens=body.get("max_output_tokens"),
         ignore_eos=bool(body.get("ignore_eos")),
     )
@@ -161,15 +161,21 @@ def from_responses(body: dict[str, Any]) -> Prompt:
 
 def from_messages(body: dict[str, Any]) -> Prompt:
     """Read a request of the Anthropic Messages API."""
-    options = body.get("chat_template_kwargs") or {}
+    disabled = (body.get("thinking") or {}).get("type") == "disabled"
     prompt = Prompt(
         system=_text(body.get("system")),
         tools=[tool["name"] for tool in body.get("tools") or []],
-        thinking=options.get("enable_thinking", True),
+        thinking=_thinking(body, "none" if disabled else None),
         max_tokens=body.get("max_tokens"),
     )
     _add_messages(prompt, body["messages"])
     return prompt
+
+
+def _thinking(body: dict[str, Any], effort: str | None) -> bool:
+    """Read the switch: the template's own comes before the effort, of which only none is off."""
+    options = body.get("chat_template_kwargs") or {}
+    return bool(options.get("enable_thinking", effort != "none"))
 
 
 def _add_messages(prompt: Prompt, messages: list[dict[str, Any]]) -> None:

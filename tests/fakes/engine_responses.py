@@ -15,6 +15,9 @@ def responses_whole(generation: Generation, body: Json) -> Json:
     for _ in generation.deltas():
         pass
     items = [_item(kind, new_id(prefix), text) for kind, prefix, text in _items(generation)]
+    for item in items:
+        if item["type"] == "reasoning":
+            item["status"] = None  # so it is in vLLM, where a stream says completed
     return _response(generation, body, new_id("resp_"), items)
 
 
@@ -35,8 +38,8 @@ def _item(kind: str, item_id: str, text: str, status: str = "completed") -> Json
         return head | {"summary": [], "content": part or None, "encrypted_content": None}
     if kind == "message":
         return head | {"role": "assistant", "content": part, "phase": None}
-    call = {"name": name, "call_id": f"call_{item_id[3:]}", "arguments": text}
-    return head | call | {"namespace": None}
+    call = {"name": name, "call_id": f"chatcmpl-tool-{item_id[3:]}", "arguments": text}
+    return head | call | dict.fromkeys(("async", "caller", "namespace"))
 
 
 def _part(kind: str, text: str) -> Json:

@@ -179,7 +179,7 @@ def chat_stream(generation: Generation, options: Json) -> Iterator[bytes]:
 def _chat_delta(delta: Delta) -> Json:
     if delta.kind == "call":
         head = {"id": new_id("chatcmpl-tool-"), "type": "function", "index": delta.index}
-        return {"tool_calls": [head | {"function": {"name": delta.text, "arguments": ""}}]}
+        return {"tool_calls": [head | {"function": {"name": delta.text}}]}
     if delta.kind == "arguments":
         return {"tool_calls": [{"index": delta.index, "function": {"arguments": delta.text}}]}
     return {delta.kind: delta.text}

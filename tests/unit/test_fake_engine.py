@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ def content(engine: EngineHandle, **more: Any) -> str:
     with engine.client() as client:
         message = client.post(CHAT, json=ASKED | more).json()["choices"][0]["message"]
     return str(message["content"])
+
+
+def runs(client: httpx.Client) -> float:
+    line = next(s for s in client.get("/metrics").text.splitlines() if "requests_running{" in s)
+    return float(line.rpartition(" ")[2])
 
 
 def grandchild(engine: EngineHandle) -> int:
@@ -156,6 +162,16 @@ def test_sigterm_does_not_wait_for_a_stalled_stream(fake_engine: StartFake) -> N
         read_head(sock)
         engine.process.send_signal(signal.SIGTERM)
         assert engine.process.wait(timeout=10) == 0
+
+
+def test_drain_forever_waits_for_the_last_client(fake_engine: StartFake) -> None:
+    engine = fake_engine("--drain-forever", "--stall-after", "0")
+    with raw(engine), engine.client() as client:
+        wait_until(lambda: runs(client) == 1, 10, "the request to run")
+        engine.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            engine.process.wait(timeout=2)
+    assert engine.process.wait(timeout=10) == 0
 
 
 def test_a_deaf_engine_survives_sigterm_and_still_answers(fake_engine: StartFake) -> None:

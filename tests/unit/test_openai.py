@@ -133,7 +133,7 @@ def test_an_error_reads_as_openais_clients_expect() -> None:
     error = json.loads(error_body(RequestError(404, "model_not_found", "no such model", "use x")))
     assert error == {
         "error": {
-            "message": "No such model. Use x",
+            "message": "no such model; use x",
             "type": "invalid_request_error",
             "param": None,
             "code": "model_not_found",
@@ -157,7 +157,7 @@ def test_an_error_reads_as_openais_clients_expect() -> None:
 def test_an_error_reads_as_anthropics_clients_expect(error: ApplianceError, kind: str) -> None:
     body = json.loads(error_body(error, anthropic=True))
     assert body["type"] == "error"
-    assert (body["error"]["type"], body["error"]["message"]) == (kind, "W")
+    assert (body["error"]["type"], body["error"]["message"]) == (kind, "w")
 
 
 def test_the_engines_own_envelope_passes_to_the_byte() -> None:
@@ -174,7 +174,7 @@ def test_openais_envelope_is_made_anthropics_on_anthropics_routes() -> None:
     body = b'{"error": {"message": "max context is 10", "type": "BadRequestError", "code": 400}}'
     changed = json.loads(normalise_error(400, body, anthropic=True))
     assert changed["type"] == "error"
-    assert changed["error"]["message"] == "Max context is 10"
+    assert changed["error"]["message"] == "max context is 10"
 
 
 @pytest.mark.parametrize("anthropic", [False, True])

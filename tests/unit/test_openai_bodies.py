@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import RequestError
-from appliance.openai import ROUTES, RelayRoute, check_model, field_value, inject, parse_body
+from appliance.openai import ROUTES, RelayRoute, check_model, engine_body, field_value, parse_body
 from appliance.prompt import PromptPolicy
 
 TEXT = "Preserve path names."
@@ -41,7 +41,7 @@ PROMPTED = [one for one in ROUTES if one.prompt]
 
 def injected(body: Any, to: RelayRoute, policy: PromptPolicy = POLICY) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return json.loads(inject(parse_body(raw), to, policy))
+    return json.loads(engine_body(parse_body(raw), to, policy))
 
 
 # ---- what is no request
@@ -89,7 +89,7 @@ def test_of_a_key_that_stands_twice_the_last_counts_for_us_and_the_engine() -> N
     fields = parse_body(b'{"model": "a", "mod\\u0065l": "b"}')
     assert field_value(fields, "model") == "b"
     twice = b'{"messages": [], "messages": [{"role": "user", "content": "x", "content": "y"}]}'
-    body = inject(parse_body(twice), CHAT, POLICY)
+    body = engine_body(parse_body(twice), CHAT, POLICY)
     assert body.count(b'"messages"') == 1
     assert json.loads(body)["messages"][1] == {"role": "user", "content": "y"}
 
@@ -142,8 +142,8 @@ def test_switched_off_the_whole_body_arrives_equal(fields: dict[str, Any], to: R
 
 @given(FIELDS, st.sampled_from(ROUTES))
 def test_a_body_that_passes_twice_is_injected_once(fields: dict[str, Any], to: RelayRoute) -> None:
-    once = inject(parse_body(json.dumps(fields).encode()), to, POLICY)
-    assert inject(parse_body(once), to, POLICY) == once
+    once = engine_body(parse_body(json.dumps(fields).encode()), to, POLICY)
+    assert engine_body(parse_body(once), to, POLICY) == once
 
 
 @given(st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": JSON}), max_size=3))
