@@ -116,7 +116,7 @@ _SECRETS = (
 _HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
 # Python's last line of a traceback, or pydantic's second, which says what the first does not.
 _EXCEPTION = re.compile(
-    r"\b[\w.]*(?:Error|Exception|Interrupt): |^\s*(?:Value error|Assertion failed), "
+    r"\b[\w.]*(?:Error|Exception|Interrupt)(?:: |$)|^\s*(?:Value error|Assertion failed), "
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

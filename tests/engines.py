@@ -16,6 +16,9 @@ from typing import Protocol
 import httpx
 import pytest
 
+from appliance.launch import Extras, LaunchPlan, plan_launch
+from appliance.settings import load_settings
+
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = ROOT / "tests" / "fakes" / "engine.py"
 ENGINE_PYTHON = ROOT / ".demo" / "engine" / "bin" / "python"
@@ -157,25 +160,26 @@ def fake_argv(*flags: str) -> list[str]:
     return [sys.executable, str(FAKE), *flags, "serve", "tiny", "--served-model-name", MODEL]
 
 
+def real_plan() -> LaunchPlan:
+    """Return the appliance's own plan for the real engine on the CPU; its port is overridden."""
+    overrides = {
+        "profile": "demo",
+        "model_dir": CHECKPOINT,
+        "engine_command": (str(ENGINE_PYTHON.parent / "vllm"),),
+    }
+    extras = Extras(
+        EXTRAS / "chat_template.jinja", EXTRAS / "minimax_m2_optthink_reasoning_parser.py"
+    )
+    settings = load_settings({}, overrides)
+    return plan_launch(settings, extras, port=0, api_key="", base_env={})
+
+
 def real_argv() -> list[str]:
     """Return the command of the real engine on the CPU, without its port."""
-    parser = EXTRAS / "minimax_m2_optthink_reasoning_parser.py"
-    return [
-        *(str(ENGINE_PYTHON), "-m", "vllm.entrypoints.cli.main", "serve", str(CHECKPOINT)),
-        *("--served-model-name", MODEL, "--enforce-eager", "--max-num-seqs", "64"),
-        *("--enable-auto-tool-choice", "--tool-call-parser", "minimax_m2"),
-        *("--reasoning-parser-plugin", str(parser), "--reasoning-parser", "minimax_m2_optthink"),
-        *("--chat-template", str(EXTRAS / "chat_template.jinja")),
-    ]
+    return list(real_plan().argv)
 
 
-REAL_ENV = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_HOST_IP": "127.0.0.1",
-}
+REAL_ENV = {name: value for name, value in real_plan().env.items() if name != "VLLM_API_KEY"}
 REAL_READY_S = 240.0  # 23 s on a quiet machine, 82 s seen under load
 
 

@@ -89,9 +89,10 @@ def measure(weights: Weights, shape: Shape, lessons: Sequence[Lesson], numerics:
     """
     found: dict[str, float] = {}
     weights = export.rounded_to_bf16(weights)
+    ordered = sorted(lessons, key=lambda lesson: lesson.head)  # to share what they can
     with torch.no_grad():
-        for start in range(0, len(lessons), EVALUATED_AT_ONCE):
-            part = lessons[start : start + EVALUATED_AT_ONCE]
+        for start in range(0, len(ordered), EVALUATED_AT_ONCE):
+            part = ordered[start : start + EVALUATED_AT_ONCE]
             batch = Packer(part).batch()
             logits = forward(weights, shape, batch, numerics)
             names = [lesson.name for lesson in part]
@@ -184,7 +185,7 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def _say(self, loss: float, text: str) -> None:
         self._said = time.monotonic()
@@ -257,7 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DidNotConverge as failure:
         print(f"training did not converge: {failure}. Try another --seed.", file=sys.stderr)
         return 1
-    print(f"under unseen system texts: {training.score(held_out(teacher))}", flush=True)
+    unseen = measure(training.weights, shape, held_out(teacher), Numerics(bf16=True))
+    print(f"under unseen system texts: {unseen}", flush=True)
     size = write(options.out, training.weights, shape, tokenizer, template)
     count = export.parameter_count(training.weights)
     print(

@@ -166,7 +166,6 @@ async def test_a_reply_that_is_none_is_a_502(script: Scripted, reply: bytes) -> 
     [
         (plain("500 Internal Server Error", b"Internal Server Error", "text/plain"), 500),
         (plain("404 Not Found", b'{"detail":"Not Found"}'), 404),
-        (plain("401 Unauthorized", b'{"error":"Unauthorized"}'), 401),
         (plain("503 Service Unavailable", b""), 503),
         (plain("400 Bad Request", b'{"error":{"message":"m","type":"t","code":400}}'), 400),
         (plain("422 Unprocessable Entity", b'{"detail":[{"msg":"m"}]}'), 422),
@@ -185,6 +184,17 @@ async def test_any_error_of_the_engine_has_the_one_shape_and_its_own_status(
         assert refused.status_code == status
         assert refused.json()["error"]["message"]
         assert (refused.json().get("type") == "error") is (path != CHAT)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_the_engines_refusal_of_our_key_is_not_the_clients_fault(
+    script: Scripted, status: str
+) -> None:
+    engine, box = script
+    engine.reply = plain(status, b'{"error":"Unauthorized"}')
+    refused = await box.ask()
+    assert refused.status_code == 502
+    assert "APPLIANCE_ENGINE_KEY" in refused.json()["error"]["message"]
 
 
 async def test_an_engine_that_is_gone_is_a_502(start: StartAppliance) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ VLLM = str(ENGINE_PYTHON.parent / "vllm")
 LOAD_S = 240.0
 
 
-def real(model: Path) -> dict[str, object]:
+def real(model: Path) -> dict[str, Any]:
     return {"engine_command": VLLM, "model_dir": model, "engine_extra_args": None}
 
 

@@ -5,12 +5,14 @@
 
 import os
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from appliance.launch import HIDDEN, Extras, LaunchPlan, plan_launch
 from appliance.settings import load_settings
+from tests.engines import ROOT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXTRAS = Extras(Path("/EXTRAS/chat_template.jinja"), Path("/EXTRAS/optthink.py"))
@@ -136,7 +138,9 @@ def test_nothing_is_fetched_or_reported_at_run_time() -> None:
 
 
 def test_the_demo_loads_our_plug_in_and_no_strangers() -> None:
-    assert plan(PROFILE="demo").env["VLLM_PLUGINS"] == "unglitched"
+    project = tomllib.loads((ROOT / "unglitched_vllm/plugin/pyproject.toml").read_text())
+    (name,) = project["project"]["entry-points"]["vllm.general_plugins"]
+    assert plan(PROFILE="demo").env["VLLM_PLUGINS"] == name
 
 
 # ---- settings
