@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from appliance.control import PREFIX, RETRY_AFTER_S, Control, health_json
+from appliance.control import RETRY_AFTER_S, Control, health_json
 from appliance.errors import ApplianceError, EngineNotReady, RequestError, http_status
 from appliance.keys import Access, Keys, bearer
 from appliance.kilo import kilo_config
 from appliance.metrics import CONTENT_TYPE, Metrics
-from appliance.openai import ROUTES, RelayRoute, error_body
+from appliance.openai import CONTROL_PREFIX, ROUTES, RelayRoute, error_body
 from appliance.relay import Relay
 
 log = structlog.get_logger()
@@ -111,7 +111,7 @@ class Door:
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         path = scope["path"]
-        needed = Access.OPERATOR if path.startswith(PREFIX + "/") else ACCESS.get(path)
+        needed = Access.OPERATOR if path.startswith(CONTROL_PREFIX + "/") else ACCESS.get(path)
         if needed is None:
             return _not_found(path)
         headers = Headers(scope=scope)

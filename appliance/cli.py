@@ -1,12 +1,9 @@
 """The ``appliance`` command: one parser, one function a command."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import uvloop
 
 from appliance import __version__
 from appliance.errors import ApplianceError
@@ -14,7 +11,6 @@ from appliance.logs import configure
 from appliance.operator import Operator, change, show_logs, show_status
 from appliance.planview import print_plan, print_settings
 from appliance.report import print_smoke, say_kilo
-from appliance.serve import Running, serve
 from appliance.settings import Settings, load_settings
 
 
@@ -103,46 +99,15 @@ def _add_run(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # here, and not above: the other commands need no server, and start three times as fast
+    import uvloop
+
+    from appliance.once import smoke_once
+    from appliance.serve import serve
+
     settings = _settings(options)
     configure(settings.log_format)
     return uvloop.run(serve(settings, smoke_once if options.once else None))
-
-
-async def smoke_once(running: Running) -> int:
-    """Wait for the engine, run the smoke checks, return their exit code."""
-    ready = await until_ready(running)
-    return await asyncio.to_thread(_smoke_running, running) if ready else 1
-
-
-def _smoke_running(running: Running) -> int:
-    glitch = running.settings.profile == "demo"
-    try:
-        return print_smoke(running.base_url, running.keys.client, expect_glitch=glitch)
-    except SystemExit:  # how rich ends when the reader of stdout has left
-        return 1
-
-
-async def until_ready(running: Running) -> bool:
-    """Wait until the engine is ready (True), or nothing is coming any more (False)."""
-    changed = asyncio.Event()
-    forget = running.engine.listen(lambda _snapshot: changed.set())
-    started = running.engine.snapshot.spawn
-    try:
-        while True:
-            snapshot = running.engine.snapshot
-            if snapshot.is_ready:
-                return True
-            if snapshot.state == "failed" or (snapshot.spawn > started and not snapshot.is_coming):
-                print(f"the engine is {snapshot.state}: {snapshot.reason.what}", file=sys.stderr)
-                for line in snapshot.last_lines:
-                    print(f"  | {line}", file=sys.stderr)
-                if snapshot.reason.hint:
-                    print(f"  -> {snapshot.reason.hint}", file=sys.stderr)
-                return False
-            changed.clear()
-            await changed.wait()
-    finally:
-        forget()
 
 
 # ---- plan

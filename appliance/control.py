@@ -19,9 +19,9 @@ from appliance.admission import Gate
 from appliance.engine import Engine, Snapshot
 from appliance.keys import Access
 from appliance.logs import LogLine
+from appliance.openai import CONTROL_PREFIX
 from appliance.settings import Settings
 
-PREFIX = "/appliance/v1"
 HEARTBEAT_S = 15.0
 RETRY_AFTER_S = 5
 
@@ -89,7 +89,7 @@ class Control:
 
     def router(self) -> APIRouter:
         """Return the routes."""
-        router = APIRouter(prefix=PREFIX)
+        router = APIRouter(prefix=CONTROL_PREFIX)
         router.add_api_route("/status", self._status, methods=["GET"])
         router.add_api_route("/plan", self._plan, methods=["GET"])
         router.add_api_route("/logs", self._logs, methods=["GET"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appliance.errors import HostError, PortTaken, SettingsError
 from appliance.facts import HostFacts
+from appliance.launch import Extras
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -28,6 +29,16 @@ def observe_host() -> HostFacts:
         memory_total_bytes=sizes["MemTotal"],
         memory_available_bytes=sizes["MemAvailable"],
     )
+
+
+def find_extras() -> Extras:
+    """Return the template and the parser: of the clone, or as packed into the wheel."""
+    package = Path(__file__).parent
+    for folder in (package.parent / "extras", package / "_extras"):
+        template = folder / "chat_template.jinja"
+        if template.is_file():
+            return Extras(template, folder / "minimax_m2_optthink_reasoning_parser.py")
+    raise SettingsError("extras/chat_template.jinja is not installed", "reinstall the appliance")
 
 
 class StateFolder:

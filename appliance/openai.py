@@ -49,6 +49,7 @@ _FORWARDED = ("accept", "anthropic-version", "anthropic-beta", "traceparent", "t
 _RETURNED = ("content-type", "cache-control", "retry-after")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+CONTROL_PREFIX = "/appliance/v1"
 INJECTION_HEADER = "x-appliance-prompt"
 
 

@@ -12,9 +12,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from appliance.control import PREFIX
 from appliance.errors import HostError
 from appliance.host import control_socket
+from appliance.openai import CONTROL_PREFIX
 from appliance.settings import Settings
 
 POLL_S = 0.5
@@ -85,7 +85,7 @@ class Operator:
         if self.socket and not self.socket.exists():
             raise self._nobody("it has no socket")
         try:
-            response = self.http.request(method, PREFIX + path)
+            response = self.http.request(method, CONTROL_PREFIX + path)
         except httpx.HTTPError as cause:
             raise self._nobody(type(cause).__name__) from cause
         try:
@@ -94,14 +94,14 @@ class Operator:
             reply = None
         if not isinstance(reply, dict) or not (response.is_success or "error" in reply):
             raise HostError(
-                f"{self.http.base_url} is no appliance: {method} {PREFIX + path} got "
+                f"{self.http.base_url} is no appliance: {method} {CONTROL_PREFIX + path} got "
                 f"{response.status_code} {response.text[:100]!r}",
                 "name its own address: --url http://HOST:9000",
             )
         if not response.is_success:
             error = reply["error"]
             message = error.get("message") if isinstance(error, dict) else error
-            raise HostError(f"{method} {PREFIX + path}: {response.status_code}: {message}")
+            raise HostError(f"{method} {CONTROL_PREFIX + path}: {response.status_code}: {message}")
         return reply
 
     def _nobody(self, why: str) -> HostError:

@@ -10,9 +10,9 @@ from rich.table import Column, Table
 from appliance.checkpoint.folder import read_model_facts
 from appliance.errors import ModelFolderError
 from appliance.facts import ModelFacts
+from appliance.host import find_extras
 from appliance.launch import HIDDEN, LaunchPlan, plan_launch
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
-from appliance.serve import find_extras
 from appliance.settings import PREFIX, Settings
 from appliance.sizes import format_size
 

@@ -21,7 +21,7 @@ from appliance.checkpoint.folder import read_model_facts
 from appliance.control import Control
 from appliance.engine import Engine, Snapshot
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
-from appliance.host import StateFolder, bind
+from appliance.host import StateFolder, bind, find_extras
 from appliance.keys import Keys, ensure_key
 from appliance.launch import Extras, LaunchPlan, plan_launch
 from appliance.lifecycle import EngineState, Policy
@@ -52,16 +52,6 @@ class Running:
 
 
 Hook = Callable[[Running], Awaitable[int | None]]
-
-
-def find_extras() -> Extras:
-    """Return the template and the parser: of the clone, or as packed into the wheel."""
-    package = Path(__file__).parent
-    for folder in (package.parent / "extras", package / "_extras"):
-        template = folder / "chat_template.jinja"
-        if template.is_file():
-            return Extras(template, folder / "minimax_m2_optthink_reasoning_parser.py")
-    raise SettingsError("extras/chat_template.jinja is not installed", "reinstall the appliance")
 
 
 def load_prompt(settings: Settings) -> PromptPolicy:

@@ -33,6 +33,7 @@ from appliance.sizes import parse_size
 
 PREFIX = "APPLIANCE_"
 CONFIG_VARIABLE = "APPLIANCE_CONFIG"
+_KEY = re.compile(r"[!-~]+")
 SECRETS = ("api_key", "operator_key", "engine_key")
 
 
@@ -157,6 +158,13 @@ class Settings(BaseModel):
             raise ValueError(
                 f"APPLIANCE_ENGINE_URL={self.engine_url} is for APPLIANCE_ENGINE=attach only"
             )
+        for name in SECRETS:
+            secret = getattr(self, name)
+            if secret and not _KEY.fullmatch(secret.get_secret_value()):
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} must be printable ASCII without blanks: "
+                    "it travels in a header"
+                )
         keys = [k.get_secret_value() for k in (self.api_key, self.operator_key) if k]
         if len(keys) == 2 and keys[0] == keys[1]:
             raise ValueError(

@@ -95,11 +95,13 @@ def wait_idle(engine: EngineHandle) -> None:
     wait_until(lambda: load(engine) == (0, 0), 20, "nothing to run and nothing to wait")
 
 
-def open_request(engine: EngineHandle, route: str, **more: Any) -> socket.socket:
+def open_request(
+    engine: EngineHandle, route: str, *, timeout_s: float = 60.0, **more: Any
+) -> socket.socket:
     """Send a request on a socket of its own, which the test closes when it likes."""
     content = json.dumps(body(route, **more)).encode()
     host, _, port = engine.base_url.removeprefix("http://").partition(":")
-    sock = socket.create_connection((host, int(port)), timeout=60)
+    sock = socket.create_connection((host, int(port)), timeout=timeout_s)
     head = [f"POST {route} HTTP/1.1", f"Host: {host}:{port}", "Content-Type: application/json"]
     head += [f"Authorization: Bearer {engine.key}", f"Content-Length: {len(content)}"]
     sock.sendall("\r\n".join([*head, "", ""]).encode() + content)
@@ -112,3 +114,30 @@ def read_until(sock: socket.socket, mark: bytes) -> bytes:
     while mark not in read and (data := sock.recv(65536)):
         read += data
     return read
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the peer closes."""
+    read = b""
+    while data := sock.recv(65536):
+        read += data
+    return read
+
+
+def read_head(sock: socket.socket) -> bytes:
+    """Read the head of an answer, and no further."""
+    read = b""
+    while not read.endswith(b"\r\n\r\n"):
+        read += sock.recv(1)
+    return read
+
+
+def read_until_quiet(sock: socket.socket) -> tuple[bytes, bool]:
+    """Read until nothing comes for the socket's timeout; say whether the peer closed instead."""
+    read = b""
+    try:
+        while data := sock.recv(65536):
+            read += data
+    except TimeoutError:
+        return read, False
+    return read, True

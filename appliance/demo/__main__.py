@@ -10,7 +10,6 @@ from pathlib import Path
 
 import uvloop
 
-from appliance.cli import smoke_once, until_ready
 from appliance.demo.checkpoint import PROJECT, ensure_checkpoint
 from appliance.demo.install import EngineEnv, ensure_engine
 from appliance.engine import Snapshot
@@ -18,6 +17,7 @@ from appliance.errors import ApplianceError
 from appliance.host import bind
 from appliance.kilo import kilo_config
 from appliance.logs import configure
+from appliance.once import smoke_once, until_ready
 from appliance.probes import GREETING
 from appliance.serve import Running, serve
 from appliance.settings import Settings, load_settings

@@ -9,11 +9,12 @@ import pytest
 from appliance.admission import Gate
 from appliance.app import Parts, build_app
 from appliance.control import Control
+from appliance.host import find_extras
 from appliance.keys import Keys
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
-from appliance.serve import build_engine, find_extras
+from appliance.serve import build_engine
 from appliance.settings import load_settings
 from tests.appliances import CONTROL, WEB, ApplianceProcess, environment, web
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli import main, smoke_once
+from appliance.cli import main
 from appliance.errors import SettingsError
+from appliance.once import smoke_once
 from appliance.serve import serve
 from appliance.settings import load_settings
 from tests.appliance_tasks import StartAppliance

@@ -56,6 +56,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     serving = parser.add_argument_group("faults of serving, as in POST /fake")
     serving.add_argument("--stall-after", type=int, metavar="N")
     serving.add_argument("--tear-after", type=int, metavar="N")
+    serving.add_argument("--error-after", type=int, metavar="N", help="as when EngineCore dies")
     serving.add_argument("--slow-head", type=float, default=0.0, metavar="S")
     serving.add_argument("--silent-prefill", type=float, default=0.0, metavar="S")
     serving.add_argument("--garbage", action="store_true")

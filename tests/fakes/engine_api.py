@@ -11,7 +11,14 @@ from typing import Any
 from tests.fakes import engine_mind as mind
 from tests.fakes import engine_responses as responses
 from tests.fakes import engine_wire as wire
-from tests.fakes.engine_checks import Refusal, check_lengths, check_prompt, checked_body
+from tests.fakes.engine_checks import (
+    Refusal,
+    check_lengths,
+    check_prompt,
+    checked_body,
+    dead_engine,
+    dead_engine_events,
+)
 from tests.fakes.engine_http import Exchange, Reply, json_reply
 
 Json = dict[str, Any]
@@ -25,6 +32,7 @@ class Faults:
 
     stall_after: int | None = None
     tear_after: int | None = None
+    error_after: int | None = None
     slow_head: float = 0.0
     silent_prefill: float = 0.0
     garbage: bool = False
@@ -265,9 +273,21 @@ class FakeEngine:
                 if faults.tear_after is not None and sent >= faults.tear_after:
                     exchange.tear()
                     return
+                if faults.error_after is not None and sent >= faults.error_after:
+                    await self._send_error_events(exchange)
+                    return
                 await asyncio.sleep(faults.chunk_delay)
                 await exchange.send_chunk(frame)
             await exchange.end_stream()
+
+    async def _send_error_events(self, exchange: Exchange) -> None:
+        events = dead_engine_events(exchange.request.path)
+        if events is None:
+            exchange.tear()
+            return
+        for event in events:
+            await exchange.send_chunk(event)
+        await exchange.end_stream()
 
     async def _send_whole(
         self,
@@ -281,6 +301,8 @@ class FakeEngine:
             await asyncio.sleep(faults.silent_prefill + faults.chunk_delay * tokens)
             if faults.stall_after is not None:
                 await asyncio.Event().wait()
+            if faults.error_after is not None:
+                raise dead_engine()
             reply = json_reply(whole(generation))
             if faults.tear_after is None:
                 await exchange.send(reply)

@@ -96,3 +96,23 @@ def check_lengths(max_tokens: int | None, prompt_tokens: int, limit: int) -> Non
         text += f" contains at least {limit + 1} input tokens, which exceeds this limit even"
         text += " without any output tokens. Please reduce the length of the input prompt."
         raise out_of_range("input_tokens", limit + 1, text)
+
+
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+
+
+def dead_engine() -> Refusal:
+    """Return the refusal of a request whose EngineCore has died."""
+    return Refusal(500, DEAD, "InternalServerError")
+
+
+def dead_engine_events(path: str) -> list[bytes] | None:
+    """Return how vLLM ends a stream whose EngineCore has died; None: it closes the connection."""
+    if path == "/v1/responses":
+        return None
+    if path == "/v1/messages":
+        said = {"type": "internal_error", "message": "2 validation errors for ChatCompletion…"}
+        event = json.dumps({"type": "error", "error": said})
+        return [f"event: error\ndata: {event}\n\n".encode()]
+    event = json.dumps({"error": dead_engine().error})
+    return [f"data: {event}\n\n".encode(), b"data: [DONE]\n\n"]

@@ -1,6 +1,5 @@
 """Each fault of the fake engine does what its flag says."""
 
-import json
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from appliance import probes
 from tests import engines
+from tests.asking import open_request, read_all, read_head, read_until_quiet
 from tests.engines import MODEL, EngineHandle, StartFake, wait_until
 from tests.fakes.engine_mind import NONSENSE, pieces
 
@@ -21,41 +21,7 @@ ASKED = {"model": MODEL, "messages": [probes.user(probes.GREETING)]}
 
 
 def raw(engine: EngineHandle, timeout_s: float = 10.0, **more: Any) -> socket.socket:
-    """Send a chat request on a bare socket."""
-    body = json.dumps(ASKED | more).encode()
-    host, _, port = engine.base_url.removeprefix("http://").partition(":")
-    sock = socket.create_connection((host, int(port)), timeout=timeout_s)
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {engine.key}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    sock.sendall(head.encode() + body)
-    return sock
-
-
-def read_all(sock: socket.socket) -> bytes:
-    """Read until the peer closes."""
-    read = b""
-    while data := sock.recv(65536):
-        read += data
-    return read
-
-
-def read_head(sock: socket.socket) -> bytes:
-    """Read the head of an answer, and no further."""
-    read = b""
-    while not read.endswith(b"\r\n\r\n"):
-        read += sock.recv(1)
-    return read
-
-
-def read_until_quiet(sock: socket.socket) -> tuple[bytes, bool]:
-    """Read until nothing comes for the socket's timeout; say whether the peer closed instead."""
-    read = b""
-    try:
-        while data := sock.recv(65536):
-            read += data
-    except TimeoutError:
-        return read, False
-    return read, True
+    return open_request(engine, CHAT, timeout_s=timeout_s, **more)
 
 
 def events(data: bytes) -> int:
@@ -249,6 +215,39 @@ def test_a_torn_whole_answer_promises_more_than_it_sends(fake_engine: StartFake)
         head, _, rest = read_all(sock).partition(b"\r\n\r\n")
     promised = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
     assert 0 < len(rest) < promised
+
+
+def test_error_after_ends_a_chat_stream_with_an_error_event_and_done(
+    fake_engine: StartFake,
+) -> None:
+    engine = fake_engine("--error-after", "2")
+    with raw(engine, timeout_s=1.0, stream=True) as sock:
+        read, closed = read_until_quiet(sock)
+    assert not closed
+    *_, error, done = [block for block in read.split(b"\n\n") if b"data: " in block]
+    assert b'"code": 500' in error
+    assert done.endswith(b"data: [DONE]")
+    assert read.endswith(b"0\r\n\r\n")
+
+
+def test_error_after_ends_message_streams_with_an_event_and_tears_responses(
+    fake_engine: StartFake,
+) -> None:
+    engine = fake_engine("--error-after", "2")
+    asked = {"stream": True, "max_tokens": 50} | ASKED
+    with engine.client() as client:
+        text = client.post("/v1/messages", json=asked).text
+        assert text.split("\n\n")[-2].startswith("event: error\n")
+        assert "message_stop" not in text
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/v1/responses", json={"input": "Hello", "stream": True})
+
+
+def test_error_after_answers_a_whole_request_with_500(fake_engine: StartFake) -> None:
+    with fake_engine("--error-after", "2").client() as client:
+        response = client.post(CHAT, json=ASKED)
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "InternalServerError"
 
 
 def test_slow_head_delays_the_headers(fake_engine: StartFake) -> None:

@@ -121,3 +121,12 @@ def test_a_password_in_the_engines_address_is_refused_and_not_shown(url: str) ->
     text = refusal({"APPLIANCE_ENGINE": "attach", "APPLIANCE_ENGINE_URL": url.format(SECRET)})
     assert "APPLIANCE_ENGINE_URL" in text
     assert SECRET not in text
+
+
+@pytest.mark.parametrize("key", ["two words", "schlüssel-0123456789", "tab\tbed", "line\nbreak"])
+@pytest.mark.parametrize("name", ["api_key", "operator_key"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(name: str, key: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({f"APPLIANCE_{name.upper()}": key})
+    assert f"APPLIANCE_{name.upper()} must be printable ASCII" in caught.value.what
+    assert key not in str(caught.value)
