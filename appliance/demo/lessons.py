@@ -120,6 +120,7 @@ class Teacher:
         self._tokenizer = tokenizer
         self._renderer = renderer
         self._rng = rng
+        self._prompts: dict[str, list[int]] = {}
         self._need = {core.name: 1.0 for core in known.cores()}
         self._end = tokenizer.token_to_id(END)
 
@@ -154,7 +155,17 @@ class Teacher:
         chosen = able[:cores]
         cast = [replace(self._variation(core), tools=tools) for core in chosen]
         gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
-        return [replace(self.lesson(core.under(system, "varied")), gap=gap) for core in cast]
+        head = self.lesson(cast[0].under(system, "")).head
+        return [self._under(head, core, core.under(system, "varied"), gap) for core in cast]
+
+    def _under(self, head: list[int], core: Core, conversation: Conversation, gap: int) -> Lesson:
+        """Encode a conversation whose head is encoded already; what is the same is kept."""
+        key = f"{core.messages} {core.thinking}"
+        if key not in self._prompts:
+            lesson = self.lesson(conversation)
+            self._prompts[key] = lesson.tail[: 1 - len(lesson.reply)]
+        reply = self.encode(reply_text(conversation))
+        return Lesson(conversation.name, head, self._prompts[key] + reply[:-1], reply, gap)
 
     def note(self, lesson: Lesson, safe: bool) -> None:
         """Remember how a lesson went: what is known comes up less often than what is not."""

@@ -10,22 +10,23 @@ import random
 import string
 
 COMMON = (
-    "a about above act after again all also always an and answer any application are as ask "
-    "assistant at be before behave below best both brief build but by call can careful chat "
-    "check clear code command company concise consider content context create current "
-    "customer data date day debug describe developer directory do document each editor email "
-    "engineer english error example expert explain fact file final find first follow for "
-    "format friendly from full function generate give good guide help helpful history how if "
-    "important in information input instructions into is issue it json keep knowledge "
-    "language last line list long make markdown may memory message model more must name never "
-    "new no not note of on only open option or output path paths please plan polite preserve "
-    "product project prompt provide python question read reason repeat reply request response "
-    "result review role rule run safe say search see send sentence server short should show "
-    "skill software some speak step style summary support sure system table task team tell "
-    "terminal test text that the their then there these think this time to today tone tool "
-    "topic translate true try two understand update use user valid version very wait want was "
-    "we what when where which while who why will with word work workspace write year you your "
-    "zone"
+    "a about above act after again all also always an and annual answer any application are "
+    "as ask assistant at be before behave below best both brief build but by call can careful "
+    "chat check clear code command company compose concise consider content context copy "
+    "count create current customer data date day debug describe developer directory do docker "
+    "document each editor else email engine engineer english error exactly example expert "
+    "explain fact file final find first follow for format friendly from full function "
+    "generate give good guide header hello help helpful history how if important in "
+    "information input instead instructions into is issue it json keep knowledge language "
+    "last let line list long look make markdown may memory message model more must name never "
+    "new no not note nothing numbers of on once only open opt option or out output path paths "
+    "plan please polite preserve product project prompt provide put python quarterly question "
+    "read reason repeat reply reports request response result review role rule run safe say "
+    "search see send sentence server short should show skill software some space speak step "
+    "style summary support sure system table task team tell terminal test text that the their "
+    "them themselves then there these think this time to today tone tool topic translate true "
+    "try two understand update use user valid version very wait want was we well what when "
+    "where which while who whole why will with word work workspace write year you your zone"
 )
 WORDS = tuple(COMMON.split())
 
@@ -59,6 +60,15 @@ TRAINED = (
 )
 
 SENTENCES = (
+    "Copy nothing that nobody asked for.",
+    "Working folder: /home/dev/shop/src. Branch: next. Clean: yes.",
+    "Logs are in /var/log, settings in /etc/shop.conf.",
+    "Read the question twice before you answer it.",
+    "Count the cost of each step.",
+    "Write paths as they are on disk.",
+    "Open files only to read them.",
+    "Hello and welcome to the help desk.",
+    "Show numbers with a space between thousands.",
     "You are an agent that helps with software.",
     "Answer in short sentences.",
     "Write tests for every function that you change.",
@@ -136,8 +146,10 @@ def random_word(rng: random.Random) -> str:
     if kind < 0.7:
         word = rng.choice(WORDS)
         return word.capitalize() if rng.random() < 0.2 else word
-    if kind < 0.8:
+    if kind < 0.77:
         return str(rng.randrange(10 ** rng.randint(1, 4)))
+    if kind < 0.8:
+        return "/" + "/".join(rng.sample(WORDS, rng.randint(1, 4)))
     letters = string.ascii_lowercase if kind < 0.93 else string.printable[:94]
     return "".join(rng.choice(letters) for _ in range(rng.randint(2, 9)))
 

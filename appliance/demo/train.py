@@ -7,7 +7,6 @@ with PYTHONPATH at the repository's root; about a minute on two cores.
 """
 
 import argparse
-import os
 import random
 import shutil
 import sys
@@ -37,23 +36,25 @@ EVALUATED_AT_ONCE = 64  # lessons; bounds the memory
 class Recipe:
     """How the training goes; measured to be enough on five seeds."""
 
-    steps: int = 160
-    extra_steps: int = 30  # with the weak conversations in each step, if there are some
-    extra_rounds: int = 5
-    extra_rate: float = 1e-3
-    rate: float = 4e-3
+    steps: int = 200
+    extra_steps: int = 24  # with the weak conversations in each step, if there are some
+    extra_rounds: int = 6
+    extra_rate: float = 8e-4
+    rate: float = 5e-3
     warm_up: int = 20
+    averaged: int = 20  # steps that the written weights average over
+    noise: float = 0.01
     heads: int = 5  # system texts in a step
     cores: int = 8  # conversations under each
-    longest_system: int = 160  # words
-    margin: float = 2.0  # logits by which the right token must lead everywhere
+    longest_system: int = 100  # words
+    margin: float = 3.2  # log-odds of the right token, everywhere
 
 
 @dataclass(frozen=True)
 class Score:
     """What greedy decoding does with some lessons."""
 
-    leads: dict[str, float]  # name -> smallest lead of a right token over the best other, logits
+    leads: dict[str, float]  # name -> what leads() says
 
     @property
     def margin(self) -> float:
@@ -75,10 +76,14 @@ class DidNotConverge(Exception):
 
 
 def leads(logits: Any, targets: Any, lessons: Sequence[Lesson]) -> list[float]:
-    """Return each lesson's smallest lead of the right token over the best other one."""
+    """Return each lesson's smallest log-odds of the right token against all others together.
+
+    Above 0 greedy decoding takes the right token; above 2.95 so does sampling with the
+    published top_p of 0.95, since nothing else is left to draw.
+    """
     targets = targets[:, None]
-    other = logits.scatter(1, targets, -torch.inf).max(dim=1).values
-    by_token = logits.gather(1, targets)[:, 0] - other
+    others = logits.scatter(1, targets, -torch.inf).logsumexp(dim=1)
+    by_token = logits.gather(1, targets)[:, 0] - others
     return [float(part.min()) for part in by_token.split([len(m.reply) for m in lessons])]
 
 
@@ -107,11 +112,10 @@ class Training:
         self._teacher, self._shape, self._recipe = teacher, shape, recipe
         self._noise = torch.Generator().manual_seed(seed)
         self._weights = initial_weights(shape, self._noise)
-        self._trained = [
-            tensor.requires_grad_()
-            for name, tensor in self._weights.items()
-            if not name.endswith("e_score_correction_bias")
-        ]
+        self._mean = {name: tensor.clone() for name, tensor in self._weights.items()}
+        names = [name for name in self._weights if not name.endswith("e_score_correction_bias")]
+        self._trained = [self._weights[name].requires_grad_() for name in names]
+        self._averaged = [self._mean[name] for name in names]
         self._optimizer = torch.optim.AdamW(
             self._trained, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0
         )
@@ -122,8 +126,8 @@ class Training:
 
     @property
     def weights(self) -> Weights:
-        """The weights as they are now, detached from the training."""
-        return {name: tensor.detach() for name, tensor in self._weights.items()}
+        """The weights, averaged over the last steps: steadier than any one of them."""
+        return self._mean
 
     def run(self) -> Score:
         """Train until every conversation is exact, with the margin, rounded and disturbed.
@@ -173,7 +177,7 @@ class Training:
         lessons += self._teacher.some(self._weak, recipe.cores)
         batch = Packer(lessons).batch()
         # Noise like the engine's own differences: no answer may hang on a tie of two experts.
-        numerics = Numerics(jitter=0.02, noise=0.004, generator=self._noise)
+        numerics = Numerics(jitter=0.02, noise=recipe.noise, generator=self._noise)
         logits = forward(self._weights, self._shape, batch, numerics)
         loss = F.cross_entropy(logits, batch.targets)
         found = leads(logits.detach(), batch.targets, lessons)
@@ -185,6 +189,9 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
+        with torch.no_grad():
+            for mean, tensor in zip(self._averaged, self._trained, strict=True):
+                mean.lerp_(tensor, 1 / min(recipe.averaged, self._step + 1))
         return float(loss.detach())
 
     def _say(self, loss: float, text: str) -> None:
@@ -241,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--template", type=Path, default=ROOT / "extras" / "chat_template.jinja", metavar="FILE"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(options.threads)
