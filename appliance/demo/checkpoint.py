@@ -25,7 +25,7 @@ def ensure_checkpoint(folder: Path, python: Path, say: Callable[[str], None]) ->
     digest = sources_digest()
     if (folder / "config.json").is_file() and _read(stamp) == digest:
         return
-    say("training the demo's tiny model, once: about a minute")
+    say("training the demo's tiny model, once: about two minutes")
     stamp.unlink(missing_ok=True)
     _train(folder, python, say)
     stamp.write_text(digest + "\n", encoding="ascii")

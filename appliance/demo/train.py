@@ -3,7 +3,8 @@
 It learns the conversations of ``conversations.py`` word for word, under system texts that
 change with every step, until all of them come out with a margin: the engine's kernels round
 differently from ours, and a batch of 32 differently from one. Runs in the engine's environment
-with PYTHONPATH at the repository's root; about a minute on two cores.
+with PYTHONPATH at the repository's root; about two minutes on one core. One thread is the
+default: two that must wait for each other are slower wherever another job runs.
 """
 
 import argparse
