@@ -25,6 +25,7 @@ TOOL_SETS = ((), (probes.READ_FILE,), (probes.READ_FILE, known.LIST_FILES))
 # longer heads than are ever computed.
 LONGEST_GAP = 600
 LEAST_NEED = 0.1
+FIXED_SHARE = 0.3  # of the heads are those of the known conversations
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,18 @@ class Teacher:
         They share the prompt's head, so they cost little more than one of them.
         """
         rng = self._rng
-        policy, other = rng.random() < 0.5, rng.random() < 0.75
-        text = random_system(rng, longest_system) if other else ""
-        system = known.POLICY.fold(text) if policy else text or None
+        if rng.random() < FIXED_SHARE:
+            system, gap = rng.choice(list(known.SYSTEMS.values())), 0
+        else:
+            text = random_system(rng, longest_system)
+            system = known.POLICY.fold(text) if rng.random() < 0.5 else text
+            gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
         tools = rng.choice(TOOL_SETS)
         able = [core for core in known.cores() if len(core.tools) <= len(tools)]
         # A draw without replacement, weighted by need.
         able.sort(key=lambda core: rng.random() ** (1 / self._need[core.name]), reverse=True)
         chosen = able[:cores]
         cast = [replace(self._variation(core), tools=tools) for core in chosen]
-        gap = rng.randrange(LONGEST_GAP) if rng.random() < 0.5 else 0
         head = self.lesson(cast[0].under(system, "")).head
         return [self._under(head, core, core.under(system, "varied"), gap) for core in cast]
 
