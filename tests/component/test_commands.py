@@ -197,12 +197,13 @@ def test_without_an_appliance_one_clear_message_and_1(
 
 
 @pytest.mark.parametrize(
-    "url", [f"http://127.0.0.1:{free_port()}", "http://127.0.0.1:port", "spark.local", "http://["]
+    "url", ["http://127.0.0.1:{free}", "http://127.0.0.1:port", "spark.local", "http://["]
 )
 @pytest.mark.parametrize("command", ["status", "smoke"])
 def test_an_address_that_leads_nowhere_is_1_and_no_traceback(
     shell: Shell, tmp_path: Path, command: str, url: str
 ) -> None:
+    url = url.format(free=free_port())
     shell.enter(environment(tmp_path))
     where = (url,) if command == "smoke" else ("--url", url)
     assert shell.run(command, *where, "--key", "any") == 1
