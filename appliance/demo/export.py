@@ -83,7 +83,9 @@ def save_weights(weights: Weights, folder: Path) -> int:
     """Write model.safetensors and its index; return the bytes of the tensors."""
     named = dict(tensors(weights))
     total = sum(tensor.numel() * tensor.element_size() for tensor in named.values())
-    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(named, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors writes it for the owner alone; a container reads it as another
     index = {
         "metadata": {"total_size": total},
         "weight_map": dict.fromkeys(sorted(named), "model.safetensors"),
