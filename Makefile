@@ -6,7 +6,7 @@ PORT ?=
 TORCH_INDEX ?=
 DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 	$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
-WORKERS := -n 2 --dist loadgroup  # one of them has all tests of the real engine
+WORKERS := -n 2
 SHELL_FILES := .ci/run extras/inference_minimax.sh
 
 .PHONY: help
@@ -38,7 +38,8 @@ check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
 	$(BIN)/shellcheck $(SHELL_FILES)
 
 test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the real engine
-	CI=true $(BIN)/python -m pytest -m "not long" $(WORKERS)
+	$(BIN)/python -m pytest -m "not long and not engine" $(WORKERS)
+	CI=true $(BIN)/python -m pytest -m "not long and engine"
 
 test-unit: .venv/.dev ## the tests that need no engine
 	$(BIN)/python -m pytest -m "not long and not engine" $(WORKERS)

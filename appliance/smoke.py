@@ -16,7 +16,7 @@ from appliance import probes
 from appliance.openai import INJECTION_HEADER
 
 TIMEOUT_S = 300.0
-FREE_WITHIN_S = 2.0  # after a hang-up, until the engine's counts are back
+FREE_WITHIN_S = 10.0  # after a hang-up, until the engine's counts are back
 
 
 class CheckFailed(Exception):
@@ -236,7 +236,7 @@ def check_hang_up(client: Client) -> str:
     while (load := _engine_load(client)) > before:
         waited = time.monotonic() - left_at
         expect(waited < FREE_WITHIN_S, f"{load:.0f} requests still run after {waited:.1f} s")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return f"free after {(time.monotonic() - left_at) * 1000:.0f} ms"
 
 

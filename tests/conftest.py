@@ -12,13 +12,6 @@ from tests import engines
 from tests.engines import EngineHandle, StartFake
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the real engine in one worker: they share one engine."""
-    for item in items:
-        if item.get_closest_marker("engine"):
-            item.add_marker(pytest.mark.xdist_group("engine"))
-
-
 @pytest.fixture(autouse=True)
 def nothing_left_alive() -> Iterator[None]:
     """Fail a test after which a process is alive that was not there before."""
