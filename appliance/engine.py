@@ -1,7 +1,7 @@
 """What the rest of the appliance sees of an engine, whoever runs it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.launch import LaunchPlan
@@ -29,7 +29,7 @@ class Snapshot:
     progress: str = ""
     fraction: float | None = None
     degraded: tuple[str, ...] = ()
-    last_lines: tuple[str, ...] = field(default=())
+    last_lines: tuple[str, ...] = ()
     max_model_len: int | None = None
 
 

@@ -16,7 +16,7 @@ from appliance import probes
 from appliance.openai import INJECTION_HEADER
 
 TIMEOUT_S = 300.0
-FREE_WITHIN_S = 10.0  # after a hang-up, until the engine's counts are back
+FREE_WITHIN_S = 2.0  # after a hang-up, until the engine's counts are back
 
 
 class CheckFailed(Exception):
