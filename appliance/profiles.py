@@ -81,8 +81,10 @@ BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
             },
             {
                 "VLLM_CPU_KVCACHE_SPACE": Row("1", "GiB of KV cache, enough for the tiny model"),
-                # The plug-in supplies MiniMax's sigmoid routing, which vLLM's CPU router lacks.
-                "VLLM_PLUGINS": Row("unglitched_cpu_routing", "load our plug-in and no stranger's"),
+                "VLLM_PLUGINS": Row(
+                    "unglitched_cpu_routing,unglitched_cpu_waiting,unglitched_evidence",
+                    "load our plug-ins and no stranger's (unglitched_vllm/plugin/README.md)",
+                ),
             },
         ),
     }

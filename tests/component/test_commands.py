@@ -136,7 +136,7 @@ def test_plan_shell_is_the_command_ready_to_paste(shell: Shell, tmp_path: Path) 
     assert shell.run("plan", "--shell") == 0
     words = shlex.split(shell.out.replace("\\\n", " "))
     assert words[words.index("serve") + 1] == str(tmp_path / "model")
-    assert "VLLM_PLUGINS=unglitched_cpu_routing" in words
+    assert any(word.startswith("VLLM_PLUGINS=unglitched_") for word in words)
 
 
 def test_plan_of_a_missing_model_is_1_and_prints_all_the_same(shell: Shell, tmp_path: Path) -> None:

@@ -1,5 +1,1 @@
-"""MiniMax's sigmoid routing for vLLM's CPU engine, as a vLLM general plug-in."""
-
-from .routing import PluginMismatch, register, route_sigmoid
-
-__all__ = ["PluginMismatch", "register", "route_sigmoid"]
+"""What the appliance adds to vLLM from outside, as general plug-ins: one module each."""

@@ -1,4 +1,4 @@
-"""The plug-in routes on CPU as MiniMax-M2 does: checked in the engine's own environment."""
+"""The plug-ins do on CPU what they are for: checked in the engine's own environment."""
 
 import json
 import os
@@ -13,10 +13,10 @@ ENGINE_PYTHON = ROOT / ".demo" / "engine" / "bin" / "python"
 
 @pytest.mark.engine
 @pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="no CPU engine here: make engine")
-def test_cpu_routing_equals_the_reference() -> None:
+def test_routing_equals_the_reference_and_readers_nap() -> None:
     # The plug-in of this tree, not the installed one, which may be older.
     done = subprocess.run(
-        [str(ENGINE_PYTHON), str(Path(__file__).with_name("cpu_routing_check.py"))],
+        [str(ENGINE_PYTHON), str(Path(__file__).with_name("cpu_plugin_check.py"))],
         env={**os.environ, "PYTHONPATH": str(ROOT), "VLLM_PLUGINS": ""},
         capture_output=True,
         text=True,

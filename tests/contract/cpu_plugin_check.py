@@ -1,18 +1,23 @@
-"""Runs in the engine's environment: the plug-in's routing against a plain reference.
+"""Runs in the engine's environment: the plug-ins' routing and waiting, against vLLM's own code.
 
 Prints one JSON object: case name -> null, or what was wrong. The test beside it starts this in
 a subprocess, as torch and vLLM are installed in the engine's environment alone.
 """
 
 import json
+import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import vllm.platforms
+import zmq
+from vllm.distributed.device_communicators import shm_broadcast
 from vllm.model_executor.layers.fused_moe.router import cpu_router
 
-from unglitched_vllm.plugin.unglitched_vllm_plugin import PluginMismatch, register, routing
+from unglitched_vllm.plugin.unglitched_vllm_plugin import routing, waiting
+from unglitched_vllm.plugin.unglitched_vllm_plugin.routing import PluginMismatch, register
 
 TOLERANCE = 1e-5
 SHAPES = ((1, 8, 2), (7, 8, 2), (64, 192, 8), (33, 256, 8), (5, 4, 4), (0, 8, 2))
@@ -117,11 +122,31 @@ def other_platforms_are_left_alone() -> str | None:
     real, untouched = vllm.platforms.current_platform, routing.ROUTER_MODULE
     vllm.platforms.current_platform = NotACpu()
     routing.ROUTER_MODULE = "vllm.no_such_module"
+    before = shm_broadcast.sched_yield
     try:
         register()
+        waiting.register()
     finally:
         vllm.platforms.current_platform, routing.ROUTER_MODULE = real, untouched
-    return None
+    return None if shm_broadcast.sched_yield is before else "the readers of another platform nap"
+
+
+def vllms_readers_nap() -> str | None:
+    """A reader that waits on shared memory lets go of the processor: it uses less of it."""
+    if shm_broadcast.sched_yield is waiting.nap:
+        return "they napped before"
+    waiting.register()
+    waiting.register()
+    if shm_broadcast.sched_yield is not waiting.nap:
+        return "vLLM's readers no longer call sched_yield: drop the plug-in"
+    notify = f"ipc:///tmp/unglitched-{os.getpid()}"
+    reader = shm_broadcast.SpinCondition(True, zmq.Context.instance(), notify, busy_loop_s=60)
+    reader.record_read()
+    used, waited = time.process_time(), time.monotonic()
+    for _ in range(200):
+        reader.wait()
+    used, waited = time.process_time() - used, time.monotonic() - waited
+    return None if used < waited / 2 else f"{used:.3f} s of processor in {waited:.3f} s of waiting"
 
 
 def refused(router_class: Any, because: str) -> str | None:
@@ -174,6 +199,7 @@ def main() -> None:
         softmax_and_groups_stay_with_vllm,
         a_second_registration_changes_nothing,
         other_platforms_are_left_alone,
+        vllms_readers_nap,
         a_moved_router_is_refused,
     )
     outcome.update({case.__name__: case() for case in cases})
