@@ -28,13 +28,25 @@ ALIVE = frozenset(
 )
 
 
+class Grade(StrEnum):
+    """What a cause of failure says about another try."""
+
+    PERMANENT = "permanent"  # the same again would fail the same way
+    TRANSIENT = "transient"  # it may work
+    MEMORY = "memory"  # it may work with a safer plan
+
+
 @dataclass(frozen=True)
 class Reason:
-    """Why the engine is in its state: a stable code, the values, and what to type next."""
+    """Why the engine is in its state: a stable code, the values, and what to type next.
+
+    ``grade`` matters for reasons of failure alone.
+    """
 
     code: str
     what: str = ""
     hint: str = ""
+    grade: Grade = Grade.TRANSIENT
 
 
 # ---- events: past tense; those from a child carry the spawn number they speak of
