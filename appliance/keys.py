@@ -52,7 +52,7 @@ def ensure_key(path: Path, given: str | None) -> str:
         return _read(path)
     except OSError as cause:
         raise _unusable(path, cause) from cause
-    key = secrets.token_urlsafe(32)
+    key = secrets.token_hex(32)  # never begins with a dash: --key KEY must take it
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(key + "\n")
