@@ -1,76 +1,179 @@
 """The gate: a request passes when the engine is ready and a place is free, first in first out."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import contextlib
+from bisect import insort
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 
 from appliance.errors import ApplianceError, EngineNotReady, RequestError
+
+
+class Ticket:
+    """One request's turn, from ``Gate.enter`` to the end of its ``with`` body.
+
+    It waits, or holds a place, or has been refused.
+    """
+
+    def __init__(self, gate: "Gate", number: int) -> None:
+        self._gate = gate
+        self.number = number
+        self.has_place = False
+        self.refusal: ApplianceError | None = None
+        self.news = asyncio.Event()
+
+    async def wait(self, within_s: float | None = None) -> bool:
+        """Wait for the place; tell whether it is there.
+
+        Returns early, without it, when the gate opens or shuts: how long to wait may hang on
+        that. Raises the refusal that met this request.
+        """
+        if not self.has_place and self.refusal is None:
+            self.news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self.news.wait()
+        # Read after the wait, whatever ended it: a place that came with the timeout is there.
+        if self.refusal is not None:
+            raise self.refusal
+        return self.has_place
+
+    async def place(self, timeout_s: float) -> None:
+        """Wait for the place. Raises the refusal, or EngineNotReady after ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self.wait():
+                    pass
+        except TimeoutError:
+            raise EngineNotReady(
+                f"no place was free within {timeout_s:.0f} s",
+                "retry; appliance status tells what the engine is doing",
+                code="queue_timeout",
+            ) from None
+
+    def back(self) -> None:
+        """Give the place back and wait for another, in the old turn: before all who came later.
+
+        Raises the refusal in force.
+        """
+        self._gate.take_back(self)
 
 
 class Gate:
     """At most ``places`` requests run, at most ``max_waiting`` wait.
 
-    All methods run on the event loop and none awaits between a look and the change it decides,
-    so no lock is needed.
+    All methods that change anything run on the event loop without an await between a look and
+    the change it decides, so no lock is needed.
     """
 
     def __init__(self, places: int, max_waiting: int) -> None:
         self._places = places
         self._max_waiting = max_waiting
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[Ticket] = []  # by number
+        self._numbers = count()
         self._refusal: Callable[[], ApplianceError] | None = None
-        self._is_open = False
+        self._wake: Callable[[], None] | None = None
+        self._shut = asyncio.Event()
+        self._shut.set()
         self.running = 0
+        # Called when ``running`` falls to 0 and nobody takes the place at once.
+        self.on_idle: Callable[[], None] | None = None
 
     @property
     def waiting(self) -> int:
         """How many requests wait."""
         return len(self._waiting)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests pass, as far as there are places."""
+        return not self._shut.is_set()
+
     def open(self) -> None:
         """Let requests through: the engine is ready."""
-        self._refusal = None
-        self._is_open = True
+        self._refusal = self._wake = None
+        self._shut.clear()
         self._release()
+        self._tell_all()
 
-    def hold(self) -> None:
-        """Let requests wait: the engine is on its way."""
-        self._refusal = None
-        self._is_open = False
+    def hold(self, wake: Callable[[], None] | None = None) -> None:
+        """Let requests wait: the engine is on its way, or comes when ``wake`` is called.
+
+        It is called for each request that finds the gate held, and now for those that wait
+        already; it must return at once, and bear being called again.
+        """
+        self._refusal, self._wake = None, wake
+        self._shut.set()
+        self._tell_all()
+        if wake is not None and self._waiting:
+            wake()
 
     def refuse(self, make_error: Callable[[], ApplianceError]) -> None:
         """Send everybody away, who waits and who comes: nothing is on its way.
 
         A maker and not an error: an exception raised twice drags its first traceback along.
         """
-        self._refusal = make_error
-        self._is_open = False
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_exception(make_error())
+        self._refusal, self._wake = make_error, None
+        self._shut.set()
+        for ticket in self._waiting:
+            ticket.refusal = make_error()
+        self._tell_all()
+        self._waiting.clear()
+
+    async def shut(self, within_s: float) -> bool:
+        """Wait until the gate is held or refuses; tell whether it came to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._shut.wait()
+        return self._shut.is_set()
+
+    @contextmanager
+    def enter(self) -> Iterator[Ticket]:
+        """Give a ticket for the length of the ``with`` body, its place free or in the queue.
+
+        Raises at once the refusal in force, and RequestError 429 when the queue is full.
+        """
+        if self._refusal is not None:
+            raise self._refusal()
+        ticket = Ticket(self, next(self._numbers))
+        if self.is_open and self.running < self._places and not self._waiting:
+            self._grant(ticket)
+        else:
+            self._queue(ticket)
+        try:
+            yield ticket
+        finally:
+            self._leave(ticket)
 
     @asynccontextmanager
     async def admit(self, timeout_s: float) -> AsyncIterator[None]:
         """Hold one place for the length of the ``async with`` body.
 
-        Raises the refusal in force, RequestError 429 when the queue is full, EngineNotReady
-        after ``timeout_s`` in the queue.
+        Raises what ``enter`` raises, and EngineNotReady after ``timeout_s`` in the queue.
         """
-        await self._enter(timeout_s)
-        try:
+        with self.enter() as ticket:
+            await ticket.place(timeout_s)
             yield
-        finally:
-            self.running -= 1
-            self._release()
 
-    async def _enter(self, timeout_s: float) -> None:
+    def take_back(self, ticket: Ticket) -> None:
+        """Do what ``Ticket.back`` says.
+
+        Who was inside has been counted, so the bound does not send it away: the queue may be
+        longer than the bound by the number of places.
+        """
         if self._refusal is not None:
             raise self._refusal()
-        if self._is_open and self.running < self._places and not self._waiting:
-            self.running += 1
-            return
+        if ticket.has_place:
+            ticket.has_place = False
+            insort(self._waiting, ticket, key=lambda waiting: waiting.number)
+            if self._wake is not None:
+                self._wake()
+            self._free()
+
+    def _queue(self, ticket: Ticket) -> None:
+        if self._wake is not None:
+            self._wake()  # for who is turned away too: the engine is wanted
         if len(self._waiting) >= self._max_waiting:
             raise RequestError(
                 429,
@@ -78,33 +181,30 @@ class Gate:
                 f"{len(self._waiting)} requests are waiting already, the most that may",
                 "retry in a few seconds, or raise APPLIANCE_MAX_WAITING",
             )
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await place
-        except TimeoutError:
-            self._leave(place)
-            raise EngineNotReady(
-                f"no place was free within {timeout_s:.0f} s",
-                "retry; appliance status tells what the engine is doing",
-                code="queue_timeout",
-            ) from None
-        except asyncio.CancelledError:
-            self._leave(place)
-            raise
+        self._waiting.append(ticket)
 
-    def _leave(self, place: asyncio.Future[None]) -> None:
-        if place in self._waiting:
-            self._waiting.remove(place)
-        elif place.done() and not place.cancelled() and place.exception() is None:
-            # granted in the very moment that its owner gave up: hand it on
-            self.running -= 1
-            self._release()
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket.has_place:
+            ticket.has_place = False
+            self._free()
+        elif ticket in self._waiting:
+            self._waiting.remove(ticket)
+
+    def _free(self) -> None:
+        self.running -= 1
+        self._release()
+        if self.running == 0 and self.on_idle is not None:
+            self.on_idle()
 
     def _release(self) -> None:
-        while self._is_open and self._waiting and self.running < self._places:
-            place = self._waiting.popleft()
-            if not place.done():
-                self.running += 1
-                place.set_result(None)
+        while self.is_open and self._waiting and self.running < self._places:
+            self._grant(self._waiting.pop(0))
+
+    def _grant(self, ticket: Ticket) -> None:
+        self.running += 1
+        ticket.has_place = True
+        ticket.news.set()
+
+    def _tell_all(self) -> None:
+        for ticket in self._waiting:
+            ticket.news.set()

@@ -60,6 +60,7 @@ def build_app(parts: Parts) -> ASGIApp:
     for route in ROUTES:
         app.router.routes.append(_relay_route(route, parts.relay))
     app.include_router(parts.control.router())
+    app.add_exception_handler(ApplianceError, _on_appliance_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     return Door(app, parts.keys)
@@ -196,6 +197,10 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
     if error.status_code == 404:
         return _refused(_not_found(request.url.path))
     return _refused(RequestError(error.status_code, "refused", str(error.detail)))
+
+
+async def _on_appliance_error(_request: Request, error: Any) -> Response:
+    return _refused(error)
 
 
 async def _on_validation_error(_request: Request, error: Any) -> Response:

@@ -8,12 +8,12 @@ from typing import Any
 
 import structlog
 
-from appliance.engine import OUTPUT_SUSPECT, Listener, Snapshot
+from appliance.engine import OUTPUT_SUSPECT, Listener, Request, Snapshot
 from appliance.errors import EngineNotReady, UpstreamError
 from appliance.launch import LaunchPlan
-from appliance.lifecycle import Reason
 from appliance.logs import EngineLog
 from appliance.metrics import Metrics
+from appliance.restart import Reason
 from appliance.upstream import Upstream
 
 log = structlog.get_logger()
@@ -85,15 +85,23 @@ class Attached:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def request_start(self) -> None:
-        """Serve from it, once it answers."""
-        self._wanted = True
+    def request(self, what: Request) -> None:
+        """Serve from it (again), or serve no more from it; it goes on running either way."""
+        self._wanted = what in (Request.START, Request.RESTART, Request.RESET)
+        if what is Request.RESTART:  # greet it anew: its model and its output may have changed
+            self._enter(AttachedState.UNREACHABLE, Reason("connecting", "looking at it again"))
         self._wake.set()
 
-    def request_stop(self) -> None:
-        """Serve no more from it; it goes on running."""
-        self._wanted = False
-        self._wake.set()
+    def begin(self) -> None:
+        """Serve from it as soon as it answers."""
+        self.request(Request.START)
+
+    def idled(self) -> None:
+        """Nothing waits for that: its owner ends it, not we."""
+
+    def expected_s(self) -> float:
+        """Return 0: when it comes is not for us to know."""
+        return 0.0
 
     async def run(self) -> None:
         """Look at the engine once a second until cancelled."""

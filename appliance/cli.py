@@ -8,7 +8,7 @@ from typing import Any
 from appliance import __version__
 from appliance.errors import ApplianceError
 from appliance.logs import configure
-from appliance.operator import Operator, change, show_logs, show_status
+from appliance.operator import Operator, change, show_incidents, show_logs, show_status
 from appliance.planview import print_plan, print_settings
 from appliance.report import print_smoke, say_kilo
 from appliance.settings import Settings, load_settings
@@ -45,7 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_smoke(commands)
     _add_status(commands)
     _add_change(commands, "start", "start the engine", "after a stop, or after it FAILED")
-    _add_change(commands, "stop", "stop the engine", "the appliance stays, and answers 503")
+    _add_change(commands, "stop", "stop the engine now", "the appliance stays, and answers 503")
+    _add_change(commands, "drain", "stop the engine once what runs has ended", "nothing is cut")
+    _add_change(commands, "restart", "drain and start the engine", "who waits goes on waiting")
+    _add_change(commands, "reset", "forget the failures and start", "after it gave up")
+    _add_incidents(commands)
     _add_key(commands)
     return parser
 
@@ -166,7 +170,7 @@ def _smoke(options: argparse.Namespace) -> int:
     return print_smoke(url, key, expect_glitch=glitch)
 
 
-# ---- status, start, stop
+# ---- status and changes
 
 
 def _add_operator_flags(parser: argparse.ArgumentParser) -> None:
@@ -214,6 +218,29 @@ def _add_change(commands: Any, name: str, about: str, when: str) -> None:
 def _change(options: argparse.Namespace, verb: str) -> int:
     with _operator(options) as operator:
         return change(operator, verb, wait=not options.no_wait, as_json=options.json)
+
+
+# ---- incidents
+
+
+def _add_incidents(commands: Any) -> None:
+    examples = (
+        "  appliance incidents                    the last five, newest first\n"
+        "  appliance incidents show               the newest: cause, memory, plan, log, stacks\n"
+        "  appliance incidents show ID            another one\n"
+        "  appliance incidents --json             for programs"
+    )
+    about = "say what went wrong with the engine, and what was done"
+    parser = _command(commands, "incidents", about, examples, _incidents)
+    parser.add_argument("what", nargs="?", choices=("list", "show"), default="list")
+    parser.add_argument("incident", nargs="?", metavar="ID", help="default: the newest")
+    _add_operator_flags(parser)
+
+
+def _incidents(options: argparse.Namespace) -> int:
+    with _operator(options) as operator:
+        wanted = (options.incident or "") if options.what == "show" else None
+        return show_incidents(operator, wanted, as_json=options.json)
 
 
 # ---- key

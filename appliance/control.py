@@ -1,11 +1,12 @@
 """The control API: what an operator sees of the appliance and tells it, for CLI and console.
 
 Under ``/appliance/v1``: ``GET status``, ``GET plan``, ``GET logs``, ``GET events`` (a stream),
-``POST start``, ``POST stop``.
+``GET incidents``, ``GET incidents/ID``, and ``POST`` of ``start``, ``stop``, ``drain``,
+``restart``, ``reset``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -16,12 +17,15 @@ from fastapi.responses import StreamingResponse
 
 from appliance import __version__
 from appliance.admission import Gate
-from appliance.engine import Engine, Snapshot
+from appliance.engine import Engine, Request, Snapshot
+from appliance.errors import RequestError
+from appliance.incidents import IncidentStore
 from appliance.keys import Access
 from appliance.logs import LogLine
 from appliance.openai import CONTROL_PREFIX
 from appliance.settings import Settings
 
+VERBS = (Request.START, Request.STOP, Request.DRAIN, Request.RESTART, Request.RESET)
 HEARTBEAT_S = 15.0
 RETRY_AFTER_S = 5
 
@@ -36,11 +40,13 @@ def health_json(snapshot: Snapshot, access: Access) -> dict[str, Any]:
         "status": "ready" if snapshot.is_ready else "not_ready",
         "state": snapshot.state,
         "reason": snapshot.reason.code,
-        "since": datetime.fromtimestamp(snapshot.since, UTC).isoformat(timespec="seconds"),
+        "since": _iso(snapshot.since),
         "spawn": snapshot.spawn,
         "phase": snapshot.progress or None,
         "progress": snapshot.fraction,
         "degraded": list(snapshot.degraded),
+        "next": snapshot.next or None,
+        "next_at": _iso(snapshot.next_at),
     }
     if access >= Access.CLIENT:
         health["message"] = snapshot.reason.what or None
@@ -50,13 +56,20 @@ def health_json(snapshot: Snapshot, access: Access) -> dict[str, Any]:
     return health
 
 
+def _iso(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True)
 class Control:
-    """The control API over one engine."""
+    """The control API over one engine. ``incidents`` is None where nobody keeps any."""
 
     engine: Engine
     gate: Gate
     settings: Settings
+    incidents: IncidentStore | None = None
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
@@ -73,6 +86,8 @@ class Control:
             "model": self.settings.served_model_name,
             "engine": self.settings.engine,
             "max_model_len": snapshot.max_model_len,
+            "safer_plans": snapshot.rung,
+            "expected_s": round(self.engine.expected_s(), 1),
             "requests": {
                 "running": self.gate.running,
                 "waiting": self.gate.waiting,
@@ -94,8 +109,10 @@ class Control:
         router.add_api_route("/plan", self._plan, methods=["GET"])
         router.add_api_route("/logs", self._logs, methods=["GET"])
         router.add_api_route("/events", self._events, methods=["GET"], response_model=None)
-        router.add_api_route("/start", self._start, methods=["POST"], status_code=202)
-        router.add_api_route("/stop", self._stop, methods=["POST"], status_code=202)
+        router.add_api_route("/incidents", self._incidents, methods=["GET"])
+        router.add_api_route("/incidents/{incident}", self._incident, methods=["GET"])
+        for verb in VERBS:
+            router.add_api_route(f"/{verb}", self._verb(verb), methods=["POST"], status_code=202)
         return router
 
     async def _status(self) -> dict[str, Any]:
@@ -111,13 +128,25 @@ class Control:
     ) -> dict[str, Any]:
         return {"lines": [asdict(line) for line in self.engine.log.tail(lines, after)]}
 
-    async def _start(self) -> dict[str, Any]:
-        self.engine.request_start()
-        return {"accepted": "start", **self.status()}
+    def _verb(self, verb: Request) -> Callable[[], Awaitable[dict[str, Any]]]:
+        async def change() -> dict[str, Any]:
+            self.engine.request(verb)
+            return {"accepted": verb.value, **self.status()}
 
-    async def _stop(self) -> dict[str, Any]:
-        self.engine.request_stop()
-        return {"accepted": "stop", **self.status()}
+        return change
+
+    async def _incidents(self) -> dict[str, Any]:
+        kept = await asyncio.to_thread(self.incidents.list) if self.incidents else []
+        return {"incidents": [msgspec.to_builtins(incident) for incident in kept]}
+
+    async def _incident(self, incident: str) -> dict[str, Any]:
+        found = await asyncio.to_thread(self.incidents.get, incident) if self.incidents else None
+        if found is None:
+            raise RequestError(
+                404, "no_such_incident", f"no incident {incident!r} is kept", "appliance incidents"
+            )
+        told: dict[str, Any] = msgspec.to_builtins(found)
+        return told
 
     async def _events(self) -> StreamingResponse:
         return StreamingResponse(self._event_stream(), media_type="text/event-stream")

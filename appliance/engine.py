@@ -2,12 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from appliance.launch import LaunchPlan
-from appliance.lifecycle import Reason
 from appliance.logs import EngineLog
+from appliance.restart import Reason
 from appliance.upstream import Upstream
+
+
+class Request(StrEnum):
+    """What may be asked of an engine. ``END`` is the appliance's own end: a drain, not kept."""
+
+    START = "start"
+    STOP = "stop"
+    DRAIN = "drain"
+    RESTART = "restart"
+    RESET = "reset"
+    END = "end"
+
 
 OUTPUT_SUSPECT = "output_suspect"  # the warm-up's answer was wrong
 
@@ -16,8 +29,10 @@ OUTPUT_SUSPECT = "output_suspect"  # the warm-up's answer was wrong
 class Snapshot:
     """The engine at one moment. ``since`` is a Unix time in seconds.
 
-    ``is_coming`` says that readiness is to be expected without anybody's doing; ``progress`` is
-    for people, ``fraction`` (0 to 1) for bars. ``degraded`` names what is wrong while it serves.
+    ``is_coming`` says that readiness is to be expected without anybody's doing, ``is_idle`` that
+    the next request brings it; ``progress`` is for people, ``fraction`` (0 to 1) for bars.
+    ``degraded`` names what is wrong while it serves. ``next`` says what happens by itself, at
+    ``next_at`` (Unix time) where that is known. ``rung`` counts the safer plans taken.
     """
 
     state: str
@@ -26,11 +41,29 @@ class Snapshot:
     spawn: int = 0
     is_ready: bool = False
     is_coming: bool = False
+    is_idle: bool = False
     progress: str = ""
     fraction: float | None = None
     degraded: tuple[str, ...] = ()
     last_lines: tuple[str, ...] = ()
     max_model_len: int | None = None
+    next: str = ""
+    next_at: float | None = None
+    rung: int = 0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the relay carries now, for those who watch the engine.
+
+    ``running`` requests hold a place, ``largest_bytes`` is the largest body among them,
+    ``chunks`` counts what has come from the engine since the appliance began.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    largest_bytes: int = 0
+    chunks: int = 0
 
 
 Listener = Callable[[Snapshot], None]
@@ -60,8 +93,14 @@ class Engine(Protocol):
     async def run(self) -> None:
         """Look after the engine until cancelled; then end what was started."""
 
-    def request_start(self) -> None:
-        """Ask for the engine; returns at once."""
+    def request(self, what: Request) -> None:
+        """Ask for a change; returns at once."""
 
-    def request_stop(self) -> None:
-        """Ask for no engine; returns at once."""
+    def begin(self) -> None:
+        """Start with the appliance, if it is wanted."""
+
+    def idled(self) -> None:
+        """Be told that no request runs any more."""
+
+    def expected_s(self) -> float:
+        """Return in how many seconds it will be ready, as far as is known; 0 when it is."""

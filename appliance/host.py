@@ -1,5 +1,6 @@
 """The machine: its facts, the appliance's state folder, and its listening socket."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -89,6 +90,14 @@ class StateFolder:
         return self.path / "operator_key"
 
     @property
+    def evidence(self) -> Path:
+        """Folder for what the engine's processes tell of themselves before they are killed."""
+        folder = self.path / "evidence"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    @property
     def address(self) -> Path:
         """File that names the address of the running appliance."""
         return self.path / "address"
@@ -102,6 +111,13 @@ class StateFolder:
 def control_socket(state_dir: Path) -> Path:
     """Return where the control socket of a state folder is."""
     return state_dir.expanduser() / "control.sock"
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def bind(host: str, port: int) -> socket.socket:

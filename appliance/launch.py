@@ -10,6 +10,7 @@ from appliance.profiles import BOX_PROFILES
 from appliance.settings import Settings
 
 HIDDEN = "(hidden)"
+SPAWN_VARIABLE = "UNGLITCHED_SPAWN"  # marks all that one spawn starts
 
 # What the engine may inherit. A list of what passes, not of what is held back: the appliance's
 # own secrets, and whatever else is in the operator's shell, stay out of the engine.
@@ -65,7 +66,9 @@ class LaunchPlan:
     """One engine start: what is executed, with what environment, and where it will listen.
 
     ``api_key`` is random for each spawn and travels in the environment, never in ``argv``.
-    ``inherited`` names what of ``env`` is the appliance's own environment, handed on.
+    ``token`` marks the spawn's processes, so that a later life of the appliance knows them.
+    ``inherited`` names what of ``env`` is the appliance's own environment, handed on;
+    ``known_paths`` are those that the engine's lines may name.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +77,8 @@ class LaunchPlan:
     port: int
     api_key: str
     inherited: frozenset[str] = frozenset()
+    token: str = ""
+    known_paths: tuple[str, ...] = ()
 
     @property
     def base_url(self) -> str:
@@ -98,11 +103,19 @@ class LaunchPlan:
 
 
 def plan_launch(
-    settings: Settings, extras: Extras, *, port: int, api_key: str, base_env: Mapping[str, str]
+    settings: Settings,
+    extras: Extras,
+    *,
+    port: int,
+    api_key: str,
+    base_env: Mapping[str, str],
+    token: str = "",
+    evidence: Path | None = None,
 ) -> LaunchPlan:
     """Return the engine's command for these settings.
 
     ``base_env`` is the appliance's own environment, of which only an allow-list passes.
+    ``token`` marks the spawn; ``evidence`` is the folder for the stacks of a wedged engine.
     """
     argv = (
         *settings.engine_command,
@@ -116,9 +129,23 @@ def plan_launch(
         *settings.engine_extra_args,
     )
     own = _own_environment(settings, api_key)
+    if token:
+        own[SPAWN_VARIABLE] = token
+    if evidence is not None:
+        own["UNGLITCHED_EVIDENCE_DIR"] = str(evidence)
     inherited = {name: value for name, value in base_env.items() if _passes(name)}
     names = frozenset(inherited) - frozenset(own)
-    return LaunchPlan(argv, {**inherited, **own}, "127.0.0.1", port, api_key, names)
+    paths = (settings.model_dir, extras.chat_template.parent)
+    return LaunchPlan(
+        argv=argv,
+        env={**inherited, **own},
+        host="127.0.0.1",
+        port=port,
+        api_key=api_key,
+        inherited=names,
+        token=token,
+        known_paths=tuple(map(str, paths)),
+    )
 
 
 def _option(flag: str, value: object) -> tuple[str, ...]:

@@ -2,11 +2,37 @@
 
 Laws (held by property tests): a child exists exactly in ALIVE; Spawn never happens with a child
 alive; every state outside SETTLED has a deadline; an exit that nobody asked for is a failure,
-whatever its code, because vLLM exits 0 when its engine core dies.
+whatever its code, because vLLM exits 0 when its engine core dies; restarts never exceed the
+policy of ``restart.py``.
 """
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from appliance.events import (
+    BY_OPERATOR,
+    BecameReady,
+    DeadlinePassed,
+    DrainRequested,
+    Effect,
+    Event,
+    Exited,
+    Idled,
+    Kill,
+    OfAChild,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Progressed,
+    ResetRequested,
+    RestartRequested,
+    Spawn,
+    StartRequested,
+    StopRequested,
+    Terminate,
+    Wedged,
+)
+from appliance.restart import GiveUp, History, Reason, RestartPolicy, judge
 
 
 class EngineState(StrEnum):
@@ -28,247 +54,233 @@ ALIVE = frozenset(
 )
 
 
-class Grade(StrEnum):
-    """What a cause of failure says about another try."""
-
-    PERMANENT = "permanent"  # the same again would fail the same way
-    TRANSIENT = "transient"  # it may work
-    MEMORY = "memory"  # it may work with a safer plan
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why the engine is in its state: a stable code, the values, and what to type next.
-
-    ``grade`` matters for reasons of failure alone.
-    """
-
-    code: str
-    what: str = ""
-    hint: str = ""
-    grade: Grade = Grade.TRANSIENT
-
-
-# ---- events: past tense; those from a child carry the spawn number they speak of
-
-
-@dataclass(frozen=True)
-class StartRequested:
-    """An operator, or the start of the appliance, wants the engine up."""
-
-
-@dataclass(frozen=True)
-class StopRequested:
-    """An operator, or the end of the appliance, wants the engine down."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Model folder, port and plan are ready; the child may be started."""
-
-    spawn: int
-
-
-@dataclass(frozen=True)
-class PrepareFailed:
-    """The plan cannot be made: no model, no memory, no program."""
-
-    spawn: int
-    reason: Reason
-
-
-@dataclass(frozen=True)
-class BecameReady:
-    """The engine answers and passed (or visibly failed) its warm-up."""
-
-    spawn: int
-
-
-@dataclass(frozen=True)
-class Exited:
-    """The child is gone, with its whole process group."""
-
-    spawn: int
-    reason: Reason
-
-
-@dataclass(frozen=True)
-class DeadlinePassed:
-    """The state's timer ran out. ``entered`` names the state entry that armed it."""
-
-    entered: int
-
-
-Event = (
-    StartRequested
-    | StopRequested
-    | Prepared
-    | PrepareFailed
-    | BecameReady
-    | Exited
-    | DeadlinePassed
-)
-
-
-# ---- effects: imperative
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Look at the model folder and make the plan."""
-
-    spawn: int
-
-
-@dataclass(frozen=True)
-class Spawn:
-    """Start the child."""
-
-    spawn: int
-
-
-@dataclass(frozen=True)
-class Terminate:
-    """Ask the child's group to end (SIGTERM)."""
-
-
-@dataclass(frozen=True)
-class Kill:
-    """End the child's group (SIGKILL)."""
-
-
-Effect = Prepare | Spawn | Terminate | Kill
-
-
 @dataclass(frozen=True)
 class Policy:
-    """Lengths in seconds."""
+    """Lengths in seconds. A start ends after ``quiet_s`` without progress, or after ``start_s``."""
 
-    prepare_s: float = 60.0
+    prepare_s: float = 150.0
     start_s: float = 3600.0
+    quiet_s: float = 600.0
+    drain_s: float = 120.0
     stop_s: float = 20.0
     stop_loading_s: float = 5.0  # vLLM loses a SIGTERM while it loads, and nothing is to be saved
     reap_s: float = 10.0
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 @dataclass(frozen=True)
 class Machine:
     """The whole memory of the life cycle.
 
-    ``entered`` counts state entries, so that a timer of an earlier entry is known as stale.
-    ``killed`` says that STOPPING has already gone from SIGTERM to SIGKILL. ``again`` says that a
-    start was asked for while stopping. ``pending`` is the failure that a stop will end in.
+    ``armed`` counts the timers, so that an earlier one is known as stale. While the engine goes
+    down: ``again`` says that it shall come up afterwards, ``pending`` is the failure that the
+    stop was for, ``goal`` is the reason of the STOPPED it ends in otherwise.
     """
 
     state: EngineState = EngineState.STOPPED
     reason: Reason = field(default_factory=lambda: Reason("not_started"))
     spawn: int = 0
-    entered: int = 0
+    armed: int = 0
     deadline_s: float | None = None
+    started_at: float = 0.0
     killed: bool = False
     again: bool = False
     pending: Reason | None = None
+    goal: Reason = BY_OPERATOR
+    history: History = field(default_factory=History)
 
 
-def step(machine: Machine, event: Event, policy: Policy) -> tuple[Machine, list[Effect]]:
+Stepped = tuple[Machine, list[Effect]]
+
+
+def step(machine: Machine, event: Event, policy: Policy) -> Stepped:
     """Return the next machine and what the supervisor must do, in order.
 
-    A stale event (of an earlier spawn, or a timer of an earlier state) changes nothing.
+    A stale event (of an earlier spawn, or an earlier timer) changes nothing.
     """
-    if isinstance(event, Prepared | PrepareFailed | BecameReady | Exited):
+    if isinstance(event, OfAChild):
         if event.spawn != machine.spawn:
             return machine, []
-    elif isinstance(event, DeadlinePassed) and event.entered != machine.entered:
+    elif isinstance(event, DeadlinePassed) and event.armed != machine.armed:
         return machine, []
     state = machine.state
     match event:
         case StartRequested():
             return _start(machine, policy)
-        case StopRequested():
-            return _stop(machine, policy)
-        case Prepared() if state is EngineState.PREPARING:
-            effect = Spawn(machine.spawn)
-            return _enter(machine, EngineState.STARTING, Reason("loading"), policy.start_s), [
-                effect
-            ]
-        case PrepareFailed(reason=reason) if state is EngineState.PREPARING:
-            return _enter(machine, EngineState.FAILED, reason, None), []
-        case BecameReady() if state is EngineState.STARTING:
-            return _enter(machine, EngineState.READY, Reason("ready"), None), []
-        case Exited(reason=reason) if state in ALIVE:
-            return _exited(machine, reason, policy)
+        case StopRequested(reason=reason):
+            return _stop(machine, reason, policy)
+        case DrainRequested(reason=reason) if state is EngineState.READY:
+            return _drain(machine, "draining", reason, policy)
+        case DrainRequested(reason=reason) if state is EngineState.DRAINING:
+            return replace(machine, again=False, goal=reason), []
+        case DrainRequested(reason=reason):
+            return _stop(machine, reason, policy)
+        case RestartRequested():
+            return _restart(machine, policy)
+        case ResetRequested():
+            return _start(replace(machine, history=History()), policy)
+        case Idled() if state is EngineState.DRAINING:
+            return _terminate(machine, machine.reason, policy)
         case DeadlinePassed():
-            return _overdue(machine, policy)
+            return _overdue(machine, event, policy)
+        case Exited(reason=reason) if state in ALIVE:
+            return _exited(machine, event, policy)
+        case Wedged(reason=reason) if state in (EngineState.READY, EngineState.DRAINING):
+            return _wedged(machine, reason, policy)
+    return _of_a_start(machine, event, policy)
+
+
+def _of_a_start(machine: Machine, event: Event, policy: Policy) -> Stepped:
+    match event:
+        case Prepared(at=at) if machine.state is EngineState.PREPARING:
+            loading = replace(machine, started_at=at)
+            quiet_s = min(policy.quiet_s, policy.start_s)
+            entered = _enter(loading, EngineState.STARTING, Reason("loading"), quiet_s)
+            return entered, [Spawn(machine.spawn)]
+        case PrepareFailed() if machine.state is EngineState.PREPARING:
+            return _failed(machine, event.reason, event, policy)
+        case Progressed(at=at) if machine.state is EngineState.STARTING:
+            left_s = max(0.0, policy.start_s - (at - machine.started_at))
+            return _arm(machine, min(policy.quiet_s, left_s)), []
+        case BecameReady() if machine.state is EngineState.STARTING:
+            return _enter(machine, EngineState.READY, Reason("ready"), None), []
     return machine, []
+
+
+def _arm(machine: Machine, deadline_s: float | None) -> Machine:
+    return replace(machine, deadline_s=deadline_s, armed=machine.armed + 1)
 
 
 def _enter(
     machine: Machine, state: EngineState, reason: Reason, deadline_s: float | None
 ) -> Machine:
-    return replace(
-        machine,
-        state=state,
-        reason=reason,
-        deadline_s=deadline_s,
-        entered=machine.entered + 1,
-        killed=False,
-    )
+    return _arm(replace(machine, state=state, reason=reason, killed=False), deadline_s)
 
 
-def _prepare(machine: Machine, policy: Policy) -> tuple[Machine, list[Effect]]:
+def _settle(machine: Machine, state: EngineState, reason: Reason) -> Machine:
+    """Enter a state without a child; what its stop was about is over."""
+    return _enter(replace(machine, again=False, pending=None), state, reason, None)
+
+
+def _prepare(machine: Machine, policy: Policy) -> Stepped:
     fresh = replace(machine, spawn=machine.spawn + 1, again=False, pending=None)
     entered = _enter(fresh, EngineState.PREPARING, Reason("preparing"), policy.prepare_s)
-    return entered, [Prepare(entered.spawn)]
+    return entered, [Prepare(entered.spawn, entered.history.rung)]
 
 
-def _start(machine: Machine, policy: Policy) -> tuple[Machine, list[Effect]]:
-    if machine.state in (EngineState.STOPPED, EngineState.FAILED):
-        return _prepare(machine, policy)
-    if machine.state is EngineState.STOPPING:
-        return replace(machine, again=True), []
-    return machine, []
+# ---- what people ask for
 
 
-def _stop(machine: Machine, policy: Policy) -> tuple[Machine, list[Effect]]:
+def _start(machine: Machine, policy: Policy) -> Stepped:
     match machine.state:
-        case EngineState.PREPARING | EngineState.FAILED:
-            return _enter(machine, EngineState.STOPPED, Reason("stopped_by_operator"), None), []
-        case EngineState.STARTING | EngineState.READY | EngineState.DRAINING:
-            return _terminate(machine, Reason("stopping"), policy)
-        case EngineState.STOPPING:  # the last word counts; and a failure on its way is forgiven
-            return replace(machine, again=False, pending=None), []
+        case EngineState.STOPPED | EngineState.FAILED | EngineState.BACKOFF:
+            if machine.history.gave_up is not None:
+                return _settle(machine, EngineState.FAILED, machine.history.gave_up), []
+            return _prepare(machine, policy)
+        case EngineState.STOPPING:
+            return replace(machine, again=True), []
+        case EngineState.DRAINING:  # the engine is well: serve on
+            return _enter(
+                replace(machine, again=False), EngineState.READY, Reason("ready"), None
+            ), []
     return machine, []
 
 
-def _terminate(machine: Machine, reason: Reason, policy: Policy) -> tuple[Machine, list[Effect]]:
+def _stop(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
+    match machine.state:
+        case EngineState.PREPARING | EngineState.FAILED | EngineState.BACKOFF:
+            return _settle(machine, EngineState.STOPPED, reason), []
+        case EngineState.STOPPED:  # an engine that idles must not be started by a request
+            return replace(machine, reason=reason), []
+        case EngineState.STOPPING:  # the last word counts; and a failure on its way is forgiven
+            return replace(machine, again=False, pending=None, goal=reason), []
+    goal = replace(machine, again=False, goal=reason)
+    return _terminate(goal, Reason("stopping"), policy)
+
+
+def _drain(machine: Machine, code: str, goal: Reason, policy: Policy) -> Stepped:
+    aimed = replace(machine, goal=goal)
+    return _enter(aimed, EngineState.DRAINING, Reason(code), policy.drain_s), []
+
+
+def _restart(machine: Machine, policy: Policy) -> Stepped:
+    match machine.state:
+        case EngineState.READY:
+            return _drain(replace(machine, again=True), "restarting", BY_OPERATOR, policy)
+        case EngineState.DRAINING | EngineState.STOPPING:
+            return replace(machine, again=True), []
+        case EngineState.STARTING:
+            return _terminate(replace(machine, again=True), Reason("restarting"), policy)
+    return _start(machine, policy)
+
+
+# ---- the ends
+
+
+def _terminate(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
     loading = machine.state is EngineState.STARTING
     grace_s = policy.stop_loading_s if loading else policy.stop_s
     return _enter(machine, EngineState.STOPPING, reason, grace_s), [Terminate()]
 
 
-def _exited(machine: Machine, reason: Reason, policy: Policy) -> tuple[Machine, list[Effect]]:
-    if machine.state is not EngineState.STOPPING:
-        return _enter(machine, EngineState.FAILED, reason, None), []
-    if machine.again:
-        return _prepare(machine, policy)
-    if machine.pending:
-        failed = _enter(machine, EngineState.FAILED, machine.pending, None)
-        return replace(failed, pending=None), []
-    return _enter(machine, EngineState.STOPPED, Reason("stopped_by_operator"), None), []
+def _wedged(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
+    # SIGTERM is not tried: a wedged engine does not answer it, and holds the memory meanwhile
+    is_wanted = machine.again or machine.state is EngineState.READY
+    pending = replace(machine, pending=reason if is_wanted else None)
+    stopping = _enter(pending, EngineState.STOPPING, reason, policy.reap_s)
+    return replace(stopping, killed=True), [Kill()]
 
 
-def _overdue(machine: Machine, policy: Policy) -> tuple[Machine, list[Effect]]:
+def _exited(machine: Machine, event: Exited, policy: Policy) -> Stepped:
+    match machine.state:
+        case EngineState.STARTING | EngineState.READY:
+            return _failed(machine, event.reason, event, policy)
+        case EngineState.DRAINING if machine.again:
+            return _failed(machine, event.reason, event, policy)
+        case EngineState.STOPPING if machine.pending is not None:
+            return _failed(machine, machine.pending, event, policy)
+        case EngineState.STOPPING if machine.again:
+            return _prepare(machine, policy)
+    return _settle(machine, EngineState.STOPPED, machine.goal), []
+
+
+def _failed(
+    machine: Machine, reason: Reason, event: Exited | PrepareFailed | DeadlinePassed, policy: Policy
+) -> Stepped:
+    history, verdict = judge(machine.history, reason, event.at, event.jitter, policy.restart)
+    after = replace(machine, history=history, again=False, pending=None)
+    if isinstance(verdict, GiveUp):
+        return _settle(after, EngineState.FAILED, verdict.reason), []
+    return _enter(after, EngineState.BACKOFF, reason, verdict.wait_s), []
+
+
+def _overdue(machine: Machine, event: DeadlinePassed, policy: Policy) -> Stepped:
     match machine.state:
         case EngineState.PREPARING:
             reason = Reason("prepare_timeout", f"not prepared within {policy.prepare_s:.0f} s")
-            return _enter(machine, EngineState.FAILED, reason, None), []
+            return _failed(machine, reason, event, policy)
         case EngineState.STARTING:
-            what = f"the engine was not ready within {policy.start_s:.0f} s"
-            reason = Reason("start_timeout", what, "appliance status shows its last lines")
+            reason = _overdue_start(machine, event.at, policy)
             stopping, effects = _terminate(machine, reason, policy)
             return replace(stopping, pending=reason), effects
+        case EngineState.DRAINING:
+            return _terminate(machine, machine.reason, policy)
+        case EngineState.BACKOFF:
+            return _prepare(machine, policy)
         case EngineState.STOPPING:
             # SIGKILL cannot be refused, but the kernel may take its time: ask again until gone.
             entered = _enter(machine, EngineState.STOPPING, machine.reason, policy.reap_s)
             return replace(entered, killed=True), [Kill()]
     return machine, []
+
+
+def _overdue_start(machine: Machine, at: float, policy: Policy) -> Reason:
+    hint = "appliance status --lines 50 shows its last lines"
+    if at - machine.started_at < policy.start_s - 1e-6:
+        what = (
+            f"the engine showed no progress for {policy.quiet_s:.0f} s while loading: no line, "
+            "no bytes, no processor time"
+        )
+        return Reason("start_stalled", what, hint)
+    what = f"the engine was not ready within {policy.start_s:.0f} s"
+    return Reason("start_timeout", what, hint)

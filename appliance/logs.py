@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 import structlog
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 
-from appliance.diagnosis import redact
+from appliance.diagnosis import known_words
+from appliance.redaction import RedactionGate
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,27 @@ class LogLine:
 
 
 class EngineLog:
-    """The engine's last ``capacity`` lines, redacted as they come in."""
+    """The engine's last ``capacity`` lines, as ``gate`` lets them through."""
 
     def __init__(self, capacity: int = 2000) -> None:
+        self.gate = RedactionGate(known=known_words)
         self._lines: deque[LogLine] = deque(maxlen=capacity)
         self.count = 0
         self._listeners: list[Callable[[LogLine], None]] = []
-        self.secrets: Sequence[str] = ()
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What never passes, wherever it stands."""
+        return self.gate.secrets
+
+    @secrets.setter
+    def secrets(self, secrets: Sequence[str]) -> None:
+        self.gate.secrets = secrets
 
     def append(self, text: str) -> LogLine:
         """Keep ``text``, redacted, and tell the listeners."""
         self.count += 1
-        line = LogLine(self.count, redact(text.rstrip(), self.secrets))
+        line = LogLine(self.count, self.gate.pass_line(text.rstrip()))
         self._lines.append(line)
         for listener in list(self._listeners):
             listener(line)
@@ -56,19 +68,28 @@ class _UnfinishedReply(logging.Filter):
         return "without completing response" not in record.getMessage()
 
 
+# structlog's own dict_tracebacks shows each frame's variables: a prompt may be among them.
+_TRACEBACKS = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+
+
 def configure(log_format: str, file: TextIO = sys.stderr) -> None:
     """Send one line per event to ``file``: readable on a terminal, or JSON for machines."""
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=file.isatty(), pad_event_to=24)
+        else structlog.dev.ConsoleRenderer(
+            colors=file.isatty(),
+            pad_event_to=24,
+            # the default draws each frame's variables: a prompt may be among them
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if log_format == "json" else _keep,
+            _TRACEBACKS if log_format == "json" else _keep,
             renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(file),

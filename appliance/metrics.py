@@ -78,6 +78,20 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
+        self.wedges = Counter(
+            "appliance_engine_wedges", "Engines that hung and were killed for it", registry=registry
+        )
+        self.probes = Counter(
+            "appliance_engine_probes",
+            "One-token probes of an idle engine, by how they ended: ok, failed",
+            ("outcome",),
+            registry=registry,
+        )
+        self.keepalives = Counter(
+            "appliance_keepalives",
+            "Keep-alives sent to clients of streams that wait for a place",
+            registry=registry,
+        )
         self.start_s = Gauge(
             "appliance_engine_start_seconds", "How long the last start took", registry=registry
         )

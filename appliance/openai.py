@@ -7,7 +7,13 @@ from typing import Any
 
 import msgspec
 
-from appliance.errors import ApplianceError, RequestError, http_status
+from appliance.errors import (
+    ApplianceError,
+    EngineError,
+    RequestError,
+    UpstreamError,
+    http_status,
+)
 from appliance.prompt import PromptPolicy
 from appliance.sse import event_data, with_data
 
@@ -29,6 +35,11 @@ class RelayRoute:
     def is_anthropic(self) -> bool:
         """Whether clients of this route expect Anthropic's error shape."""
         return self.path.startswith("/v1/messages")
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether a request of this route may ask for a stream."""
+        return self.gated and self.path != "/v1/embeddings"
 
 
 ROUTES = (
@@ -63,6 +74,34 @@ def return_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str
     """Return the engine's headers that go to the client."""
     passed = {name: headers[name] for name in _RETURNED if name in headers}
     return {**passed, "x-request-id": request_id}
+
+
+def stream_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+    """Return a stream's headers, from the engine's own or, before they are there, without."""
+    kind = {"content-type": "text/event-stream; charset=utf-8"}
+    # a proxy in front must not hold the stream back
+    return {**kind, **return_headers(headers, request_id), "x-accel-buffering": "no"}
+
+
+def error_headers(
+    error: ApplianceError, body: bytes, request_id: str, retry_after_s: int
+) -> dict[str, str]:
+    """Return the headers of an error's ``body``.
+
+    ``retry_after_s`` is for an engine that was lost; an error that knows better says its own.
+    """
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+    }
+    if isinstance(error, EngineError):
+        headers["retry-after"] = str(error.retry_after_s)
+    elif isinstance(error, UpstreamError):
+        headers["retry-after"] = str(retry_after_s)
+    elif http_status(error) == 429:
+        headers["retry-after"] = "2"
+    return headers
 
 
 def sane_request_id(candidate: str | None) -> str | None:
@@ -268,3 +307,17 @@ def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
         )
     wrapped = RequestError(status, "not_found" if status == 404 else "refused_by_engine", text)
     return error_body(wrapped, anthropic=anthropic)
+
+
+def is_permanent(status: int) -> bool:
+    """Tell whether an error's status says that the same request will always meet it."""
+    return 400 <= status < 500 and status not in (408, 429)
+
+
+def error_event(body: bytes, *, anthropic: bool) -> bytes:
+    """Return an error's JSON as the end of a stream that has begun, as the route's clients read it.
+
+    They do not ask again after it: it is for what would be refused each time.
+    """
+    data = b"data: " + msgspec.json.format(body, indent=-1) + b"\n\n"  # on one line
+    return b"event: error\n" + data if anthropic else data + b"data: [DONE]\n\n"

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.table import Table
 
 from appliance.errors import HostError
 from appliance.host import control_socket
+from appliance.incidentview import print_incident, print_incidents
 from appliance.openai import CONTROL_PREFIX
 from appliance.settings import Settings
 
@@ -137,13 +140,14 @@ def _print_status(status: dict[str, Any]) -> None:
         "reason": status["reason"],
         "what": status["message"],
         "next": status["hint"],
-        "progress": status["phase"],
+        "progress": _bar(status["phase"], status["progress"]),
+        "then": _then(status["next"], status["next_at"]),
         "degraded": ", ".join(status["degraded"]),
-        "since": status["since"],
+        "since": _ago(status["since"]),
         "model": f"{status['model']}, context {status['max_model_len'] or 'not known yet'}",
         "requests": f"{requests['running']} of {requests['places']} places, "
         f"{requests['waiting']} waiting",
-        "spawn": str(status["spawn"]),
+        "spawn": _spawn(status),
     }
     for name, value in rows.items():
         if value:
@@ -154,21 +158,72 @@ def _print_status(status: dict[str, Any]) -> None:
         print(f"  | {line}")
 
 
+BAR = 24  # characters
+
+
+def _bar(phase: str | None, fraction: float | None) -> str:
+    if not phase or fraction is None:
+        return phase or ""
+    full = round(fraction * BAR)
+    return f"[{'#' * full}{'.' * (BAR - full)}] {phase}"
+
+
+def _then(what: str | None, moment: str | None) -> str:
+    if not what or not moment:
+        return what or ""
+    left = datetime.fromisoformat(moment).timestamp() - time.time()
+    return f"{what}, in {_length(max(left, 0))}"
+
+
+def _ago(moment: str) -> str:
+    return f"{_length(time.time() - datetime.fromisoformat(moment).timestamp())} ({moment})"
+
+
+def _length(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    if whole < 90:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
+
+
+def _spawn(status: dict[str, Any]) -> str:
+    safer = status["safer_plans"]
+    return f"{status['spawn']}, on a safer plan (step {safer})" if safer else str(status["spawn"])
+
+
 def show_logs(operator: Operator, lines: int) -> None:
     """Print the engine's last lines."""
     for line in operator.call("GET", f"/logs?lines={lines}")["lines"]:
         print(line["text"])
 
 
+def show_incidents(operator: Operator, wanted: str | None, *, as_json: bool) -> int:
+    """Print the list of incidents, or the ``wanted`` one ("": the newest)."""
+    kept = operator.call("GET", "/incidents")["incidents"]
+    if wanted == "" and kept:
+        wanted = kept[0]["id"]
+    if not wanted:
+        print(json.dumps(kept, indent=2)) if as_json else print_incidents(kept)
+        return 0
+    incident = operator.call("GET", f"/incidents/{quote(wanted, safe='')}")
+    print(json.dumps(incident, indent=2)) if as_json else print_incident(incident)
+    return 0
+
+
+UP = ("start", "restart", "reset")
+
+
 def change(operator: Operator, verb: str, *, wait: bool, as_json: bool) -> int:
-    """Start or stop the engine and see it through; 0 when it got there."""
+    """Ask for a change of the engine and see it through; 0 when it got there."""
     status = operator.call("POST", f"/{verb}")
-    wanted = ("ready",) if verb == "start" else ("stopped", "draining")
+    wanted = ("ready",) if verb in UP else ("stopped",)
+    if status["engine"] == "attach" and verb not in UP:
+        wanted = ("draining",)
     with _progress(quiet=as_json or not wait) as show:
         # A request is taken in a moment later: the first look may still see the old state.
         spawn = status["spawn"]
         while wait and not _arrived(status, verb, wanted, spawn):
-            show(f"{status['state']} {status['phase'] or ''}")
+            show(f"{status['state']} {status['phase'] or ''}".strip())
             time.sleep(POLL_S)
             status = operator.call("GET", "/status")
     if as_json:
@@ -181,13 +236,15 @@ def change(operator: Operator, verb: str, *, wait: bool, as_json: bool) -> int:
 
 
 def _arrived(status: dict[str, Any], verb: str, wanted: tuple[str, ...], spawn: int) -> bool:
+    if verb == "restart" and status["engine"] == "spawn" and int(status["spawn"]) == spawn:
+        return bool(status["state"] == "failed")  # the old one is still there, and may be ready
     if status["state"] in wanted:
         return True
     if "accepted" in status:
         return False
-    if verb == "stop":
+    if verb not in UP:
         return int(status["spawn"]) > spawn  # somebody has started it again
-    return status["state"] in ("failed", "stopped", "unreachable")
+    return status["state"] in ("failed", "stopped", "backoff", "unreachable")
 
 
 @contextmanager

@@ -52,16 +52,29 @@ _UNIFIED = {
     "expandable_segments": Row(True, _EXPANDABLE),
     "flashinfer_autotune": Row(False, "0 driver errors without it (dgx-spark-playbooks#97)"),
     "cudagraph_capture_sizes": Row((1, 2, 4), _CARD),
+    "expected_start_s": Row(720.0, "8 to 15 min for weights of this size (peers' reports)"),
+    "admit_wait_s": Row(1200.0, "a streamed request outlives a whole start"),
     "start_timeout_s": Row(3600.0, "a first start compiles for minutes in silence"),
 }
 BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        "spark": Profile("spark", "NVIDIA DGX Spark (GB10, sm_121, 128 GB)", "expected", _UNIFIED),
+        "spark": Profile(
+            "spark",
+            "NVIDIA DGX Spark (GB10, sm_121, 128 GB)",
+            "expected",
+            {
+                **_UNIFIED,
+                "wedge_power_floor_w": Row(30.0, "hangs draw 16 to 27 W, work 45 W (eugr#260)"),
+            },
+        ),
         "thor": Profile(
             "thor",
             "NVIDIA Jetson AGX Thor (sm_110, 128 GB)",
             "expected",
-            _UNIFIED,
+            {
+                **_UNIFIED,
+                "prefill_tokens_per_s": Row(100.0, "half of a Spark's (antirez/ds4#716)"),
+            },
             {
                 "TRITON_PTXAS_PATH": Row(
                     "/usr/local/cuda/bin/ptxas",

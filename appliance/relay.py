@@ -6,12 +6,9 @@ the body is complete, and cancels the exchange when the client leaves, in whatev
 """
 
 import asyncio
-import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import msgspec
@@ -19,16 +16,25 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from appliance.admission import Gate
+from appliance.admission import Gate, Ticket
 from appliance.engine import Engine
 from appliance.errors import (
     ApplianceError,
-    EngineError,
     EngineNotReady,
     RequestError,
     UpstreamError,
     http_status,
 )
+from appliance.exchange import (
+    Broken,
+    Exchange,
+    HangUp,
+    read_body,
+    start,
+    start_stream,
+    until_gone,
+)
+from appliance.keepalive import Waits, keep_alive, retry_after_s
 from appliance.metrics import Metrics
 from appliance.openai import (
     RelayRoute,
@@ -37,56 +43,35 @@ from appliance.openai import (
     check_model,
     engine_body,
     error_body,
+    error_event,
+    error_headers,
+    field_value,
     forward_headers,
     injection_switch,
     is_engine_fault,
+    is_permanent,
     normalise_error,
     parse_body,
     return_headers,
     sane_request_id,
 )
 from appliance.prompt import PromptPolicy
-from appliance.sizes import format_size
 from appliance.sse import EventSplitter
 
 log = structlog.get_logger()
 
 NO_PROMPT = PromptPolicy("")
-DRAIN_S = 5.0  # how long an oversized body is read on, so that its sender can read the 413
-
-
-class HangUp(Exception):
-    """The client left before its request was whole. Not an error."""
-
-
-class Broken(Exception):
-    """The engine failed after the head: the reply cannot be mended, only broken off."""
-
-
-@dataclass
-class Exchange:
-    """What is known of one request while it is carried; times are monotonic seconds."""
-
-    route: RelayRoute
-    headers: Headers
-    request_id: str
-    arrived: float = field(default_factory=time.monotonic)
-    window: str = "body"
-    status: int = 0
-    started: bool = False
-    chunks: int = 0
-    bytes_out: int = 0
-    queued_s: float = 0.0
-    ttft_s: float | None = None
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the request arrived."""
-        return time.monotonic() - self.arrived
+DYING_S = 10.0  # from an engine's first refused connection to its seen end: vLLM takes up to 5
 
 
 class Relay:
-    """Carries requests to the engine and its replies back."""
+    """Carries requests to the engine and its replies back.
+
+    The waits are those of ``keepalive.Waits``, in seconds; ``admit_wait_s`` is
+    ``queue_timeout_s`` where none is given. ``expected_s`` tells in how many seconds the engine
+    is expected, as far as known. ``chunks_received`` counts what came from the engine,
+    ``sending`` who waits for a client to take it.
+    """
 
     def __init__(
         self,
@@ -98,6 +83,12 @@ class Relay:
         served_model: str,
         max_body_bytes: int,
         queue_timeout_s: float,
+        admit_wait_s: float | None = None,
+        whole_wait_s: float = Waits.whole_wait_s,
+        head_after_s: float = Waits.head_after_s,
+        keepalive_s: float = Waits.keepalive_s,
+        expected_s: Callable[[], float] = lambda: 0.0,
+        on_keepalive: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._gate = gate
@@ -105,9 +96,24 @@ class Relay:
         self._metrics = metrics
         self._served_model = served_model
         self._max_body_bytes = max_body_bytes
-        self._queue_timeout_s = queue_timeout_s
+        self._waits = Waits(
+            queue_timeout_s,
+            queue_timeout_s if admit_wait_s is None else admit_wait_s,
+            whole_wait_s,
+            head_after_s,
+            keepalive_s,
+        )
+        self._expected_s = expected_s
+        self._on_keepalive = on_keepalive
+        self._bodies: list[int] = []
+        self.chunks_received = 0
+        self.sending = 0
         metrics.running.set_function(lambda: gate.running)
         metrics.waiting.set_function(lambda: gate.waiting)
+
+    def largest_in_flight(self) -> int:
+        """Return the bytes of the largest body that holds a place now, 0 where none does."""
+        return max(self._bodies, default=0)
 
     async def carry(self, route: RelayRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, whatever happens to it; raises nothing but cancellation."""
@@ -129,19 +135,20 @@ class Relay:
             # The server ends and waits no longer: a reply that has begun is broken off.
             outcome, error = "broken", EngineNotReady("the appliance is stopping", "retry later")
             if not exchange.started:
-                exchange.status = http_status(error)
-                await _send_error(send, error, exchange)
+                await self._send_error(send, error, exchange)
         except ApplianceError as cause:
-            outcome, error = ("refused" if http_status(cause) < 500 else "failed"), cause
-            exchange.status = http_status(cause)
-            await _send_error(send, cause, exchange)
+            if exchange.started:  # our own head, while it waited: as Broken
+                outcome, error = "broken", cause
+            else:
+                outcome, error = ("refused" if http_status(cause) < 500 else "failed"), cause
+                await self._send_error(send, cause, exchange)
         finally:
             self._account(exchange, outcome, error)
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> str:
         body = await self._body(exchange, receive)
         work = asyncio.ensure_future(self._exchange(exchange, body, send))
-        gone = asyncio.ensure_future(_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -165,39 +172,11 @@ class Relay:
                 f"content-encoding {encoding} is not read here",
                 "send the body as it is",
             )
-        fields = parse_body(await self._read(exchange, receive))
+        fields = parse_body(await read_body(exchange, receive, self._max_body_bytes))
         check_model(fields, self._served_model)
+        may_stream = exchange.route.may_stream
+        exchange.streaming = may_stream and field_value(fields, "stream") is True
         return self._prompted(exchange, fields)
-
-    async def _read(self, exchange: Exchange, receive: Receive) -> bytes:
-        """Return the body as it came. Raises RequestError 413 when it is larger than the limit.
-
-        Of a body that is too large some more is read, and thrown away: its sender would meet a
-        reset, and not our answer.
-        """
-        limit = self._max_body_bytes
-        is_large = int(exchange.headers.get("content-length", "0")) > limit
-        parts: list[bytes] = []
-        size = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S if is_large else None) as clock:
-                async for part in _parts(receive):
-                    size += len(part)
-                    if not is_large and size > limit:
-                        is_large = True
-                        clock.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
-                    if not is_large:
-                        parts.append(part)
-                    elif size > 2 * limit:
-                        break
-        if is_large:
-            raise RequestError(
-                413,
-                "body_too_large",
-                f"the body is larger than {format_size(limit)}",
-                "send less, or raise APPLIANCE_MAX_BODY_BYTES",
-            )
-        return b"".join(parts)
 
     def _prompted(self, exchange: Exchange, fields: dict[str, msgspec.Raw]) -> bytes:
         route = exchange.route
@@ -209,12 +188,86 @@ class Relay:
         return engine_body(fields, route, self._policy if wanted else NO_PROMPT)
 
     async def _exchange(self, exchange: Exchange, body: bytes, send: Send) -> str:
-        exchange.window = "queue"
+        """Carry a request whose body is there; one that generates takes a place for it.
+
+        A stream whose engine dies before its head takes a place again, once. That is safe:
+        what the dead engine had begun is lost with it, and the client has seen none of it.
+        """
         if not exchange.route.gated:
             return await self._pass(exchange, body, send)
-        async with self._gate.admit(self._queue_timeout_s):
-            exchange.queued_s = exchange.elapsed_s
+        exchange.queued_at = time.monotonic()
+        if exchange.streaming:
+            exchange.beat_at = exchange.queued_at + self._waits.head_after_s
+        with self._gate.enter() as ticket:
+            await self._place(exchange, ticket, send)
+            try:
+                return await self._hold(exchange, body, send)
+            except UpstreamError as cause:
+                if exchange.answered:
+                    raise
+                if not exchange.streaming and isinstance(cause.__cause__, httpx.ConnectError):
+                    raise self._not_ready(cause.what, EngineNotReady.code) from cause
+                if not (exchange.streaming and await self._is_dying(exchange, send)):
+                    raise
+            ticket.back()
+            await self._place(exchange, ticket, send)
+            return await self._hold(exchange, body, send)
+
+    async def _place(self, exchange: Exchange, ticket: Ticket, send: Send) -> None:
+        """Wait for the place; a stream's client hears a keep-alive now and then.
+
+        Raises the gate's refusal, or EngineNotReady after the longest wait.
+        """
+        exchange.window = "queue"
+        held_since: float | None = None
+        while not ticket.has_place:
+            now = time.monotonic()
+            held_since = None if self._gate.is_open else held_since or now
+            end = self._waits.end(exchange.streaming, exchange.queued_at, held_since)
+            if now >= end:
+                lacking = "no place was free" if self._gate.is_open else "the engine was not ready"
+                what = f"{lacking} within {now - exchange.queued_at:.0f} s"
+                raise self._not_ready(what, "queue_timeout")
+            await self._beat(exchange, send)
+            await ticket.wait(min(end, exchange.beat_at) - time.monotonic())
+        exchange.queued_s = exchange.elapsed_s
+
+    def _not_ready(self, what: str, code: str) -> EngineNotReady:
+        hint = "retry; appliance status tells what the engine is doing"
+        after_s = retry_after_s(self._expected_s())
+        return EngineNotReady(what, hint, code=code, retry_after_s=after_s)
+
+    async def _is_dying(self, exchange: Exchange, send: Send) -> bool:
+        """Tell whether the engine that gave no head is on its way out: the gate is shut, or will.
+
+        The place is kept until then: who stands behind would only meet the same.
+        """
+        if self._gate.is_open and await self._engine.upstream.is_healthy():
+            return False
+        end = time.monotonic() + DYING_S
+        while (now := time.monotonic()) < end and self._gate.is_open:
+            await self._beat(exchange, send)
+            await self._gate.shut(min(end, exchange.beat_at) - now)
+        return not self._gate.is_open
+
+    async def _beat(self, exchange: Exchange, send: Send) -> None:
+        """Send a keep-alive if it is due; the head before the first."""
+        if time.monotonic() < exchange.beat_at:
+            return
+        if not exchange.started:
+            await start_stream(exchange, {}, send)
+        data = keep_alive(anthropic=exchange.route.is_anthropic)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        exchange.bytes_out += len(data)
+        exchange.beat_at = time.monotonic() + self._waits.keepalive_s
+        self._on_keepalive()
+
+    async def _hold(self, exchange: Exchange, body: bytes, send: Send) -> str:
+        self._bodies.append(len(body))
+        try:
             return await self._pass(exchange, body, send)
+        finally:
+            self._bodies.remove(len(body))
 
     async def _pass(self, exchange: Exchange, body: bytes, send: Send) -> str:
         exchange.window = "head"
@@ -222,6 +275,7 @@ class Relay:
         headers = forward_headers(exchange.headers, exchange.request_id)
         upstream = self._engine.upstream
         async with upstream.exchange(route.method, route.path, headers, body) as response:
+            exchange.answered = True
             if response.status_code in (401, 403):
                 # its key is ours to send: the client can do nothing about it
                 what = f"the engine refused the appliance's key ({response.status_code})"
@@ -231,17 +285,18 @@ class Relay:
             if response.status_code == 200 and kind.startswith("text/event-stream"):
                 exchange.window = "prefill"
                 await self._stream(exchange, response, send)
+            elif exchange.started:
+                await _late_refusal(exchange, response, send)
             else:
                 await _whole(exchange, response, send)
+                self.chunks_received += 1
         return "ok" if exchange.status < 400 else "refused" if exchange.status < 500 else "failed"
 
     async def _stream(self, exchange: Exchange, response: httpx.Response, send: Send) -> None:
-        headers = return_headers(response.headers, exchange.request_id)
-        headers["x-accel-buffering"] = "no"  # a proxy in front must not hold the stream back
-        exchange.started = True
-        await _start(send, 200, headers)
+        if not exchange.started:
+            await start_stream(exchange, response.headers, send)
         last = 0.0
-        async for data in _events(response, exchange.route):
+        async for data in self._events(response, exchange.route):
             now = time.monotonic()
             if exchange.chunks == 0:
                 exchange.window = "stream"
@@ -251,8 +306,40 @@ class Relay:
             last = now
             exchange.chunks += 1
             exchange.bytes_out += len(data)
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+            self.sending += 1
+            try:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            finally:
+                self.sending -= 1
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self, response: httpx.Response, route: RelayRoute) -> AsyncIterator[bytes]:
+        """Yield what passes to the client: whole events, as many as came together.
+
+        Raises Broken when the engine breaks off, or reports its own failure.
+        """
+        splitter = EventSplitter()
+        aliased = route.path == "/v1/chat/completions"
+        try:
+            async for data in response.aiter_raw():
+                self.chunks_received += 1
+                events = splitter.feed(data)
+                if any(is_engine_fault(event) for event in events):
+                    raise Broken("the engine failed in mid-stream")
+                if events:
+                    yield b"".join(map(alias_event, events) if aliased else events)
+        except httpx.HTTPError as cause:
+            raise Broken(f"the engine broke off: {type(cause).__name__}") from cause
+        if rest := splitter.rest():
+            yield rest
+
+    async def _send_error(self, send: Send, error: ApplianceError, exchange: Exchange) -> None:
+        exchange.status = http_status(error)
+        body = error_body(error, anthropic=exchange.route.is_anthropic)
+        after_s = retry_after_s(self._expected_s())
+        headers = error_headers(error, body, exchange.request_id, after_s)
+        await start(send, exchange.status, headers)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _account(self, exchange: Exchange, outcome: str, error: ApplianceError | None) -> None:
         path = exchange.route.path
@@ -260,85 +347,8 @@ class Relay:
         self._metrics.request_s.labels(path).observe(exchange.elapsed_s)
         if exchange.ttft_s is not None:
             self._metrics.ttft_s.labels(path).observe(exchange.ttft_s)
-        keys: MutableMapping[str, Any] = {
-            "id": exchange.request_id,
-            "route": path,
-            "outcome": outcome,
-            "status": exchange.status,
-            "seconds": round(exchange.elapsed_s, 3),
-            "queued_s": round(exchange.queued_s, 3),
-            "chunks": exchange.chunks,
-            "bytes": exchange.bytes_out,
-        }
-        if exchange.ttft_s is not None:
-            keys["ttft_s"] = round(exchange.ttft_s, 3)
-        if outcome == "hang_up":
-            keys["window"] = exchange.window
-        if error is not None:
-            keys["error"] = error.code
+        keys = exchange.log_keys(outcome, error)
         (log.warning if outcome in ("failed", "broken") else log.info)("request", **keys)
-
-
-# ---- the client's side
-
-
-async def _parts(receive: Receive) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives. Raises HangUp if the client leaves within it."""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HangUp
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-
-
-async def _send_error(send: Send, error: ApplianceError, exchange: Exchange) -> None:
-    body = error_body(error, anthropic=exchange.route.is_anthropic)
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "x-request-id": exchange.request_id,
-    }
-    if isinstance(error, EngineError):
-        headers["retry-after"] = str(error.retry_after_s)
-    if http_status(error) == 429:
-        headers["retry-after"] = "2"
-    await _start(send, http_status(error), headers)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-# ---- the engine's side
-
-
-async def _events(response: httpx.Response, route: RelayRoute) -> AsyncIterator[bytes]:
-    """Yield what passes to the client: whole events, as many as came together.
-
-    Raises Broken when the engine breaks off, or reports its own failure.
-    """
-    splitter = EventSplitter()
-    aliased = route.path == "/v1/chat/completions"
-    try:
-        async for data in response.aiter_raw():
-            events = splitter.feed(data)
-            if any(is_engine_fault(event) for event in events):
-                raise Broken("the engine failed in mid-stream")
-            if events:
-                yield b"".join(map(alias_event, events) if aliased else events)
-    except httpx.HTTPError as cause:
-        raise Broken(f"the engine broke off: {type(cause).__name__}") from cause
-    if rest := splitter.rest():
-        yield rest
 
 
 async def _whole(exchange: Exchange, response: httpx.Response, send: Send) -> None:
@@ -359,5 +369,23 @@ async def _whole(exchange: Exchange, response: httpx.Response, send: Send) -> No
     headers = return_headers(response.headers, exchange.request_id)
     headers |= {"content-type": "application/json", "content-length": str(len(body))}
     exchange.started = True
-    await _start(send, response.status_code, headers)
+    await start(send, response.status_code, headers)
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _late_refusal(exchange: Exchange, response: httpx.Response, send: Send) -> None:
+    """Pass a reply that is no stream into the one that we began: as its last event.
+
+    Raises Broken for one that a second try may not meet.
+    """
+    status, anthropic = response.status_code, exchange.route.is_anthropic
+    if not is_permanent(status):
+        raise Broken(f"the engine answered {status} where a stream was begun")
+    try:
+        body = await response.aread()
+    except httpx.HTTPError as cause:
+        raise Broken(f"the engine broke off: {type(cause).__name__}") from cause
+    data = error_event(normalise_error(status, body, anthropic=anthropic), anthropic=anthropic)
+    exchange.bytes_out += len(data)
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

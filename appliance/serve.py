@@ -14,28 +14,38 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from appliance import __version__
 from appliance.admission import Gate
 from appliance.app import Parts, build_app, local_app
 from appliance.attached import Attached
 from appliance.checkpoint.folder import read_model_facts
 from appliance.control import Control
-from appliance.engine import Engine, Snapshot
+from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
-from appliance.host import StateFolder, bind, find_extras
+from appliance.host import StateFolder, bind, find_extras, free_port
+from appliance.incarnation import Care
+from appliance.incidents import IncidentStore
+from appliance.keeper import open_keeper
 from appliance.keys import Keys, ensure_key
 from appliance.launch import Extras, LaunchPlan, plan_launch
 from appliance.lifecycle import EngineState, Policy
+from appliance.memory import RUNGS, safer
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
+from appliance.restart import RestartPolicy
 from appliance.settings import Settings
-from appliance.supervisor import Supervisor, Wiring
+from appliance.statefile import checkpoint_id, choice_hash
+from appliance.supervisor import Order, Supervisor, Wiring
+from appliance.tree import become_subreaper
 from appliance.upstream import Upstream
 from appliance.warmup import warm_up
+from appliance.wedge import WedgePolicy
 
 log = structlog.get_logger()
 
 WARM_UP_S = 300.0
+PREPARE_S = 60.0  # to read the model folder, which may be on a sleeping disk
 CLOSE_S = 3  # after the engine's end, for replies that are on their way
 PROMPT = Path(__file__).parent / "prompts" / "path_preservation.txt"
 
@@ -96,19 +106,15 @@ async def _serve(
 ) -> int:
     keys = _keys(settings, state)
     metrics = Metrics()
-    engine = build_engine(settings, extras, policy, metrics)
     gate = Gate(settings.max_num_seqs, settings.max_waiting)
-    engine.listen(lambda snapshot: follow(gate, snapshot))
-    relay = Relay(
-        engine,
-        gate,
-        policy,
-        metrics,
-        served_model=settings.served_model_name,
-        max_body_bytes=settings.max_body_bytes,
-        queue_timeout_s=settings.queue_timeout_s,
-    )
-    control = Control(engine, gate, settings)
+    engine, incidents = await build_engine(settings, extras, policy, metrics, state)
+    relay = build_relay(settings, engine, gate, policy, metrics)
+    become_subreaper()
+    if isinstance(engine, Supervisor):
+        engine.traffic = lambda: traffic(gate, relay)
+    gate.on_idle = engine.idled
+    engine.listen(lambda snapshot: follow(gate, snapshot, engine))
+    control = Control(engine, gate, settings, incidents)
     app = build_app(Parts(control, relay, metrics, keys))
     base_url = _address(listener)
     state.address.write_text(base_url + "\n", encoding="ascii")
@@ -117,10 +123,41 @@ async def _serve(
     return await _Session(running, app, listener, state.socket, hook, control.end).run()
 
 
-def build_engine(
-    settings: Settings, extras: Extras, policy: PromptPolicy, metrics: Metrics
-) -> Engine:
-    """Return the engine that the settings choose: ours, or somebody else's."""
+def build_relay(
+    settings: Settings, engine: Engine, gate: Gate, policy: PromptPolicy, metrics: Metrics
+) -> Relay:
+    """Return the relay in front of an engine."""
+    return Relay(
+        engine,
+        gate,
+        policy,
+        metrics,
+        served_model=settings.served_model_name,
+        max_body_bytes=settings.max_body_bytes,
+        queue_timeout_s=settings.queue_timeout_s,
+        admit_wait_s=settings.admit_wait_s,
+        whole_wait_s=settings.whole_wait_s,
+        head_after_s=settings.head_after_s,
+        keepalive_s=settings.keepalive_s,
+        expected_s=engine.expected_s,
+        on_keepalive=metrics.keepalives.inc,
+    )
+
+
+def traffic(gate: Gate, relay: Relay) -> Traffic:
+    """Return what the relay carries now. Who waits for its own client is not the engine's load."""
+    return Traffic(
+        running=gate.running - relay.sending,
+        waiting=gate.waiting,
+        largest_bytes=relay.largest_in_flight(),
+        chunks=relay.chunks_received,
+    )
+
+
+async def build_engine(
+    settings: Settings, extras: Extras, policy: PromptPolicy, metrics: Metrics, state: StateFolder
+) -> tuple[Engine, IncidentStore | None]:
+    """Return the engine that the settings choose, ours or somebody else's, and our incidents."""
 
     async def check(upstream: Upstream) -> str:
         return await warm_up(upstream, settings.served_model_name, policy, WARM_UP_S)
@@ -128,27 +165,78 @@ def build_engine(
     if settings.engine == "attach":
         key = settings.engine_key.get_secret_value() if settings.engine_key else None
         upstream = Upstream(settings.engine_url or "", key)
-        return Attached(upstream, settings.served_model_name, check, metrics)
+        return Attached(upstream, settings.served_model_name, check, metrics), None
 
-    async def prepare(port: int, api_key: str) -> LaunchPlan:
+    async def prepare(order: Order) -> LaunchPlan:
         await asyncio.to_thread(read_model_facts, settings.model_dir)
-        return plan_launch(settings, extras, port=port, api_key=api_key, base_env=os.environ)
+        return plan_launch(
+            safer(settings, order.rung),
+            extras,
+            port=free_port(),
+            api_key=order.api_key,
+            base_env=os.environ,
+            token=order.token,
+            evidence=state.evidence,
+        )
 
-    stop_s = settings.stop_timeout_s
-    lengths = Policy(
-        start_s=settings.start_timeout_s,
-        stop_s=stop_s,
-        stop_loading_s=min(stop_s, Policy.stop_loading_s),
+    checkpoint = await asyncio.to_thread(checkpoint_id, settings.model_dir)
+    image = f"{__version__} {os.environ.get('UNGLITCHED_IMAGE', '')}"
+    choice = choice_hash(settings.model_dump(mode="json"), checkpoint, image)
+    keeper = open_keeper(state.path, choice)
+    care = Care(
+        warm_up=check,
+        metrics=metrics,
+        model=settings.served_model_name,
+        evidence=state.evidence,
+        wedge=_wedge_policy(settings),
+        quiet_s=settings.start_quiet_s,
+        idle_stop_after_s=settings.idle_stop_after_s,
     )
-    return Supervisor(Wiring(prepare, check, lengths, metrics))
+    wiring = Wiring(
+        prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
+        settings.expected_start_s,
+    )  # fmt: skip
+    supervisor = Supervisor(wiring)
+    supervisor.log.gate.debug = settings.engine_debug
+    return supervisor, keeper.incidents
 
 
-def follow(gate: Gate, snapshot: Snapshot) -> None:
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        prepare_s=settings.settle_timeout_s + PREPARE_S,
+        start_s=settings.start_timeout_s,
+        quiet_s=settings.start_quiet_s,
+        drain_s=settings.drain_timeout_s,
+        stop_s=settings.stop_timeout_s,
+        stop_loading_s=min(settings.stop_timeout_s, Policy.stop_loading_s),
+        restart=RestartPolicy(
+            backoff_s=settings.restart_backoff_s,
+            backoff_cap_s=settings.restart_backoff_cap_s,
+            max_failures=settings.restart_max_failures,
+            window_s=settings.restart_window_s,
+            rungs=RUNGS,
+        ),
+    )
+
+
+def _wedge_policy(settings: Settings) -> WedgePolicy:
+    return WedgePolicy(
+        quiet_s=settings.wedge_quiet_s,
+        prefill_tokens_per_s=settings.prefill_tokens_per_s,
+        power_floor_w=settings.wedge_power_floor_w,
+        probe_every_s=settings.probe_every_s,
+        max_prompt_tokens=settings.max_model_len,
+    )
+
+
+def follow(gate: Gate, snapshot: Snapshot, engine: Engine) -> None:
     """Set the gate as the engine's state asks."""
     if snapshot.is_ready:
         gate.open()
     elif snapshot.is_coming:
         gate.hold()
+    elif snapshot.is_idle:
+        gate.hold(lambda: engine.request(Request.START))
     elif snapshot.state in (EngineState.FAILED, EngineState.STOPPED):
         what = f"the engine is {snapshot.state}: {snapshot.reason.what or snapshot.reason.code}"
         gate.refuse(lambda: EngineFailed(what, snapshot.reason.hint or "appliance start"))
@@ -207,7 +295,7 @@ class _Session:
         serving = [asyncio.create_task(server) for _, server in servers]
         hook = asyncio.create_task(self._run_hook())
         hook.add_done_callback(self._on_hook_done)
-        self.running.engine.request_start()
+        self.running.engine.begin()
         try:
             await self._until_over(engine, serving)
         finally:
@@ -233,18 +321,23 @@ class _Session:
         stop.cancel()
         if engine.done():
             return
-        self.running.engine.request_stop()
+        self.running.engine.request(Request.END)
         second = asyncio.create_task(self._second.wait())
         down = asyncio.create_task(self._engine_down())
         await asyncio.wait({second, down}, return_when=asyncio.FIRST_COMPLETED)
         second.cancel()
         down.cancel()
 
+    @property
+    def _spawns(self) -> bool:
+        return self.running.settings.engine == "spawn"
+
     async def _engine_down(self) -> None:
         changed = asyncio.Event()
         forget = self.running.engine.listen(lambda _snapshot: changed.set())
         try:
-            while self.running.engine.snapshot.state not in ("stopped", "failed", "draining"):
+            ends = ("stopped", "failed") if self._spawns else ("draining",)
+            while self.running.engine.snapshot.state not in ends:
                 changed.clear()
                 await changed.wait()
         finally:

@@ -112,8 +112,29 @@ class Settings(BaseModel):
     engine_url: Address | None = Field(None, description="attach: the engine's base URL")
     engine_key: SecretStr | None = Field(None, description="attach: the engine's API key")
     engine_extra_args: Words = Field((), description="further vLLM flags, appended as they are")
+    engine_debug: bool = Field(False, description="let the engine log prompts, and show its lines")
     start_timeout_s: Seconds = Field(3600.0, description="longest time from spawn to ready")
+    start_quiet_s: Seconds = Field(600.0, description="longest time of loading without progress")
+    expected_start_s: Seconds = Field(
+        60.0, description="a start's usual length, until one was seen"
+    )
     stop_timeout_s: Seconds = Field(20.0, description="from SIGTERM to SIGKILL of the engine")
+    drain_timeout_s: Seconds = Field(120.0, description="what runs may go on for before a stop")
+    settle_timeout_s: Seconds = Field(90.0, description="wait for memory to come back, at most")
+    idle_stop_after_s: Seconds | None = Field(
+        None, description="stop an engine that nobody asks; the next request starts it"
+    )
+
+    restart_backoff_s: Seconds = Field(30.0, description="wait after a first failure; it doubles")
+    restart_backoff_cap_s: Seconds = Field(900.0, description="longest wait after a failure")
+    restart_max_failures: int = Field(3, ge=1, description="failures until it gives up")
+    restart_window_s: Seconds = Field(7200.0, description="within which failures count")
+    wedge_quiet_s: Seconds = Field(180.0, description="no token for so long: the engine hangs")
+    prefill_tokens_per_s: Seconds = Field(200.0, description="slowest prefill to be patient with")
+    wedge_power_floor_w: Seconds | None = Field(
+        None, description="GPU power under which a silent engine hangs and does not work"
+    )
+    probe_every_s: Seconds = Field(60.0, description="one-token probe of an idle engine")
 
     gpu_memory_utilization: Fraction | None = Field(None, description="vLLM's memory fraction")
     max_model_len: Count | None = Field(None, description="context in tokens")
@@ -137,7 +158,13 @@ class Settings(BaseModel):
     )
     max_body_bytes: Size = Field(64 * 2**20, gt=0, description="largest request body")
     max_waiting: int = Field(64, ge=0, description="requests that may queue; 429 beyond")
-    queue_timeout_s: Seconds = Field(240.0, description="longest wait in the queue; then 503")
+    queue_timeout_s: Seconds = Field(
+        240.0, description="longest wait for a place of a request that is not streamed; then 503"
+    )
+    whole_wait_s: Seconds = Field(20.0, description="the same while the engine is not there")
+    admit_wait_s: Seconds = Field(240.0, description="longest wait of a streamed request")
+    head_after_s: Seconds = Field(10.0, description="a streamed request that waits: 200 after it")
+    keepalive_s: Seconds = Field(15.0, description="between two keep-alives of such a request")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

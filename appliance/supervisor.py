@@ -1,8 +1,8 @@
 """The one writer of engine state: turns events into steps, and effects into deeds."""
 
 import asyncio
+import random
 import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -10,56 +10,70 @@ from typing import Any
 
 import structlog
 
-from appliance.child import Child, spawn
-from appliance.diagnosis import diagnose_exit
-from appliance.engine import OUTPUT_SUSPECT, Listener, Snapshot
-from appliance.errors import ApplianceError, EngineNotReady, UpstreamError
-from appliance.launch import LaunchPlan
-from appliance.lifecycle import (
-    BecameReady,
+from appliance.child import reap_strays
+from appliance.engine import OUTPUT_SUSPECT, Listener, Request, Snapshot, Traffic
+from appliance.errors import ApplianceError, EngineNotReady
+from appliance.events import (
+    APPLIANCE_ENDS,
     DeadlinePassed,
+    DrainRequested,
     Effect,
-    EngineState,
     Event,
     Exited,
+    Idled,
     Kill,
-    Machine,
-    Policy,
     Prepare,
     Prepared,
     PrepareFailed,
-    Reason,
+    ResetRequested,
+    RestartRequested,
     Spawn,
     StartRequested,
     StopRequested,
     Terminate,
-    step,
 )
+from appliance.incarnation import Care, Incarnation, boot_now
+from appliance.keeper import Keeper
+from appliance.launch import LaunchPlan
+from appliance.lifecycle import ALIVE, EngineState, Machine, Policy, step
 from appliance.logs import EngineLog
-from appliance.metrics import Metrics
-from appliance.progress import Progress, advance
+from appliance.restart import Grade, Reason
+from appliance.settle import settle
 from appliance.upstream import Upstream
+from appliance.vitals import memory_snapshot
+from appliance.whatnext import forecast
 
 log = structlog.get_logger()
 
-PROBE_EVERY_S = 0.25
 FAILED_LINES = 20
-DIAGNOSED_LINES = 1000  # tracebacks of over 200 lines have been seen
+REAP_EVERY_S = 5.0
 _COMING = (EngineState.PREPARING, EngineState.STARTING, EngineState.BACKOFF)
+_LEAVING = (EngineState.DRAINING, EngineState.STOPPING)
+_FALLEN = (EngineState.BACKOFF, EngineState.FAILED)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a plan is made for: a fresh key and token, and how many safer steps to take."""
+
+    api_key: str
+    token: str
+    rung: int
 
 
 @dataclass(frozen=True)
 class Wiring:
     """What the composition root gives a supervisor.
 
-    ``prepare`` makes the plan for a port and key, or raises ApplianceError; ``warm_up`` returns
-    what is wrong with the engine's output, "" when nothing is.
+    ``prepare`` makes the plan for an order, or raises ApplianceError.
     """
 
-    prepare: Callable[[int, str], Awaitable[LaunchPlan]]
-    warm_up: Callable[[Upstream], Awaitable[str]]
+    prepare: Callable[[Order], Awaitable[LaunchPlan]]
+    care: Care
     policy: Policy
-    metrics: Metrics
+    keeper: Keeper
+    settle_s: float
+    expected_start_s: float
 
 
 class Supervisor:
@@ -69,112 +83,166 @@ class Supervisor:
 
     def __init__(self, wiring: Wiring) -> None:
         self.log = EngineLog()
+        self.traffic: Callable[[], Traffic] = Traffic
         self._wiring = wiring
-        self._machine = Machine()
+        self._metrics = wiring.care.metrics
+        self._keeper = wiring.keeper
+        self._machine = Machine(history=wiring.keeper.history)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[Listener] = []
-        self._child: Child | None = None
+        self._now: Incarnation | None = None
         self._plan: LaunchPlan | None = None
-        self._upstream: Upstream | None = None
-        self._progress = Progress()
         self._since = time.time()
-        self._spawned_at = 0.0
-        self._degraded: tuple[str, ...] = ()
-        self._max_model_len: int | None = None
+        self._settling = False
+        self._baseline: int | None = None  # memory before an engine had its share
+        self._must_settle = False
+        self._last_start_s = wiring.expected_start_s
 
     # ---- seen from outside
 
     @property
     def snapshot(self) -> Snapshot:
         """The engine now."""
-        machine = self._machine
-        starting = machine.state is EngineState.STARTING
-        failed = machine.state is EngineState.FAILED
-        lines = self.log.tail(FAILED_LINES) if failed and self._child is not None else []
+        machine, now = self._machine, self._now
+        state = machine.state
+        starting = now is not None and state is EngineState.STARTING
+        ready = now is not None and state is EngineState.READY
+        fallen = state in _FALLEN and now is not None
+        lines = self.log.tail(FAILED_LINES) if fallen else []
+        leaving = state in _LEAVING and (machine.again or machine.pending is not None)
         return Snapshot(
-            state=machine.state.value,
+            state=state.value,
             reason=machine.reason,
             since=self._since,
             spawn=machine.spawn,
-            is_ready=machine.state is EngineState.READY,
-            is_coming=machine.state in _COMING or machine.again,
-            progress=str(self._progress) if starting else "",
-            fraction=self._progress.fraction if starting else None,
-            degraded=self._degraded if machine.state is EngineState.READY else (),
+            is_ready=state is EngineState.READY,
+            is_coming=state in _COMING or leaving,
+            is_idle=state is EngineState.STOPPED and machine.reason.code == "idle",
+            progress=str(now.progress) if now and starting else "",
+            fraction=now.progress.fraction if now and starting else None,
+            degraded=(*(now.degraded if now and ready else ()), *self._keeper.degraded),
             last_lines=tuple(line.text for line in lines),
-            max_model_len=self._max_model_len,
+            max_model_len=now.max_model_len if now else None,
+            next=forecast(machine, self._wiring.policy, settling=self._settling),
+            next_at=self._due_at,
+            rung=machine.history.rung,
         )
 
     @property
     def upstream(self) -> Upstream:
-        """The engine's HTTP side. Raises EngineNotReady when it is not ready."""
-        if self._upstream is None or self._machine.state is not EngineState.READY:
-            state = self._machine.state.value
+        """The engine's HTTP side. Raises EngineNotReady when it does not serve."""
+        state = self._machine.state
+        if self._now is None or state not in (EngineState.READY, EngineState.DRAINING):
             raise EngineNotReady(f"the engine is {state}", "retry when /health/ready is 200")
-        return self._upstream
+        return self._now.upstream
 
     @property
     def plan(self) -> LaunchPlan | None:
         """The command of the current or last spawn."""
         return self._plan
 
-    @property
-    def pid(self) -> int | None:
-        """The engine's process id while it lives."""
-        return self._child.pid if self._child and self._machine.state.value != "failed" else None
+    def expected_s(self) -> float:
+        """Return in how many seconds it will be ready, as far as is known; 0 when it is."""
+        machine = self._machine
+        if machine.state is EngineState.READY:
+            return 0.0
+        if machine.state is EngineState.STARTING and self._now:
+            # an overdue start is not about to be there: clients' tries must not be used up on it
+            return max(self._last_start_s / 5, self._last_start_s - self._now.uptime_s)
+        waits = machine.state is EngineState.BACKOFF and self._due_at is not None
+        return self._last_start_s + (max(0.0, self._due_at - time.time()) if waits else 0.0)  # type: ignore[operator]
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` on each change; return how to stop that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def request_start(self) -> None:
-        """Ask for the engine; returns at once."""
-        self._events.put_nowait(StartRequested())
+    def request(self, what: Request) -> None:
+        """Ask for a change; returns at once. All but the appliance's own end are kept."""
+        if what is not Request.END:
+            self._keeper.want(what not in (Request.STOP, Request.DRAIN))
+        self._send(_EVENTS[what])
 
-    def request_stop(self) -> None:
-        """Ask for no engine; returns at once."""
-        self._events.put_nowait(StopRequested())
+    def begin(self) -> None:
+        """Start the engine, unless an operator had stopped it when the appliance last ran."""
+        self._send(StartRequested() if self._keeper.is_wanted else StopRequested())
+
+    def idled(self) -> None:
+        """Be told that no request runs any more."""
+        if self._machine.state is EngineState.DRAINING:
+            self._send(Idled())
 
     # ---- the loop
 
     async def run(self) -> None:
         """Take events until cancelled; then end the child and everything it started."""
+        beside = [asyncio.create_task(self._keeper.run()), asyncio.create_task(_reap())]
         try:
+            self._must_settle = await self._keeper.end_orphans()
             while True:
-                event = await self._events.get()
-                self._take(event)
+                self._take(await self._events.get())
         finally:
             await asyncio.shield(self._end())
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            self._keeper.save_now()
+
+    def _send(self, event: Event) -> None:
+        self._events.put_nowait(event)
 
     def _take(self, event: Event) -> None:
         before = self._machine
         self._machine, effects = step(before, event, self._wiring.policy)
-        if self._machine.entered != before.entered:
+        now = self._machine
+        if now.armed != before.armed:
+            self._arm()
+        is_new = (now.state, now.reason) != (before.state, before.reason)
+        if is_new:
             self._entered(before, event)
+        if before.state in ALIVE and now.state not in ALIVE:
+            self._keeper.gone()
+        self._keeper.remember(now.history)
         for effect in effects:
             self._act(effect)
-        if self._machine is not before:
+        if _has_fallen(before, event, now):
+            self._incident(before, event)
+        elif isinstance(event, Exited) and now is not before:
+            self._metrics.exits.labels("requested").inc()
+        if is_new or now.again is not before.again:
             self._tell()
 
-    def _entered(self, before: Machine, event: Event) -> None:
-        machine = self._machine
-        self._since = time.time()
+    def _arm(self) -> None:
+        machine, self._due_at = self._machine, None
         if self._timer:
             self._timer.cancel()
             self._timer = None
         if machine.deadline_s is not None:
-            passed = DeadlinePassed(machine.entered)
+            self._due_at = time.time() + machine.deadline_s
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(machine.deadline_s, self._events.put_nowait, passed)
+            self._timer = loop.call_later(machine.deadline_s, self._overdue, machine.armed)
+
+    def _overdue(self, armed: int) -> None:
+        self._send(DeadlinePassed(armed, boot_now(), random.random()))  # noqa: S311 - jitter
+
+    def _entered(self, before: Machine, event: Event) -> None:
+        machine, metrics = self._machine, self._metrics
+        self._since = time.time()
         if before.state is EngineState.READY:
-            self._wiring.metrics.degraded.labels(OUTPUT_SUSPECT).set(0)
-        if machine.state is EngineState.READY:
-            self._wiring.metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._degraded))
-            self._wiring.metrics.start_s.set(time.monotonic() - self._spawned_at)
-        self._wiring.metrics.enter_state(machine.state.value, self.states)
+            metrics.degraded.labels(OUTPUT_SUSPECT).set(0)
+            self.log.gate.strict = True  # what it says as it dies may quote a request
+        if machine.state is EngineState.READY and self._now:
+            self.log.gate.strict = True  # from here on its lines may quote requests
+            metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._now.degraded))
+            if before.state is EngineState.STARTING:
+                self._last_start_s = self._now.uptime_s
+                metrics.start_s.set(self._now.uptime_s)
+        if machine.state is EngineState.DRAINING and self.traffic().running == 0:
+            self._send(Idled())
+        metrics.enter_state(machine.state.value, self.states)
         log.info(
             "engine.transition",
             was=before.state.value,
@@ -193,16 +261,16 @@ class Supervisor:
 
     def _act(self, effect: Effect) -> None:
         match effect:
-            case Prepare(spawn=number):
-                self._begin(self._prepare(number))
+            case Prepare(spawn=number, rung=rung):
+                self._begin(self._prepare(number, rung))
             case Spawn(spawn=number):
                 self._spawn(number)
             case Terminate():
-                if self._child:
-                    self._child.terminate()
+                if self._now:
+                    self._now.terminate()
             case Kill():
-                if self._child:
-                    self._begin(self._sweep(self._child))
+                if self._now:
+                    self._now.kill()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -211,104 +279,72 @@ class Supervisor:
 
     # ---- deeds
 
-    async def _prepare(self, number: int) -> None:
-        self._degraded = ()
-        self._child = None
+    async def _prepare(self, number: int, rung: int) -> None:
         try:
-            plan = await self._wiring.prepare(_free_port(), secrets.token_urlsafe(32))
+            await self._settle()
+            order = Order(secrets.token_urlsafe(32), secrets.token_hex(8), rung)
+            plan = await self._wiring.prepare(order)
         except ApplianceError as error:
-            reason = Reason(error.code, error.what, error.hint)
-            self._events.put_nowait(PrepareFailed(number, reason))
-            return
+            reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
         except Exception as cause:  # a fault of ours: it ends this start, not the appliance
             log.exception("supervisor.fault", spawn=number)
             what = f"the start could not be prepared: {type(cause).__name__}: {cause}"
-            reason = Reason("internal_error", what, "report this with the appliance's log")
-            self._events.put_nowait(PrepareFailed(number, reason))
+            hint = "report this with the appliance's log"
+            reason = Reason("internal_error", what, hint, Grade.PERMANENT)
+        else:
+            if number == self._machine.spawn:  # a slow one must not replace a newer plan
+                self._plan = plan
+                await self._keeper.announce(plan.token)
+            self._send(Prepared(number, boot_now()))
             return
-        if number == self._machine.spawn:  # a slow one must not replace a newer plan
-            self._plan = plan
-        self._events.put_nowait(Prepared(number))
+        self._send(PrepareFailed(number, reason, boot_now(), random.random()))  # noqa: S311
+
+    async def _settle(self) -> None:
+        """Wait for the memory of the engine before this one."""
+        if not self._must_settle:
+            return
+        self._settling = True
+        try:
+            settled = await settle(self._baseline, memory_snapshot, self._wiring.settle_s)
+        finally:
+            self._settling = False
+        self._must_settle = False
+        tell = log.info if settled.is_back else log.warning
+        tell("engine.settled", seconds=round(settled.seconds, 1), memory_back=settled.is_back)
 
     def _spawn(self, number: int) -> None:
         plan = self._plan
         if plan is None:  # pragma: no cover - Prepared always follows a plan
             raise AssertionError("Spawn without a plan")
-        self._progress = Progress()
-        self._spawned_at = time.monotonic()
-        self.log.secrets = (plan.api_key,)
-        first_line = self.log.count
+        self._baseline = memory_snapshot().get("MemAvailable")
+        self._must_settle = True
+        self.log.gate.strict = False  # no request has come to this one yet
+        self.log.gate.secrets = (plan.api_key,)
+        self.log.gate.known_paths = plan.known_paths
         try:
-            child = spawn(plan.argv, plan.env, self._line)
+            self._now = Incarnation(
+                number,
+                plan,
+                self._wiring.care,
+                self.log,
+                lambda: self.traffic(),
+                self._send,
+                self._tell,
+            )
         except ApplianceError as error:
-            self._events.put_nowait(Exited(number, Reason(error.code, error.what, error.hint)))
+            reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
+            self._now = None
+            self._send(Exited(number, reason, boot_now()))
             return
-        self._child = child
-        self._wiring.metrics.spawns.inc()
-        self._begin(self._watch_exit(number, child, first_line))
-        self._begin(self._watch_ready(number, Upstream(plan.base_url, plan.api_key)))
+        self._metrics.spawns.inc()
+        self._keeper.born(self._now.child.pid, plan.token)
 
-    def _line(self, text: str) -> None:
-        line = self.log.append(text)
-        before = self._progress
-        self._progress = advance(before, line.text)
-        if self._progress != before and self._machine.state is EngineState.STARTING:
-            self._tell()
-
-    async def _watch_exit(self, number: int, child: Child, first_line: int) -> None:
-        code = await child.wait()
-        was_ready = self._upstream is not None
-        await self._sweep(child)
-        await self._drop_upstream()
-        lines = [line.text for line in self.log.tail(DIAGNOSED_LINES, after=first_line)]
-        reason = diagnose_exit(code, lines, was_ready=was_ready)
-        asked = self._machine.state is EngineState.STOPPING
-        self._wiring.metrics.exits.labels("requested" if asked else reason.code).inc()
-        self._events.put_nowait(Exited(number, reason))
-
-    async def _sweep(self, child: Child) -> None:
-        if not await child.sweep():
-            log.error("engine.survivors", pid=child.pid, next="a process ignores SIGKILL: see ps")
-
-    async def _watch_ready(self, number: int, upstream: Upstream) -> None:
-        try:
-            trouble = await self._warmed_up(number, upstream)
-            context = await _context(upstream)
-            if self._is_over(number):
-                return
-            if trouble:
-                log.warning("engine.output_suspect", spawn=number, what=trouble)
-            self._degraded = (OUTPUT_SUSPECT,) if trouble else ()
-            self._max_model_len = context
-            self._upstream = upstream
-            self._events.put_nowait(BecameReady(number))
-        finally:
-            if self._upstream is not upstream:
-                await upstream.close()
-
-    async def _warmed_up(self, number: int, upstream: Upstream) -> str:
-        """Wait until the engine is healthy; return what is wrong with its output."""
-        trouble = ""
-        while not self._is_over(number):
-            if not await upstream.is_healthy():
-                await asyncio.sleep(PROBE_EVERY_S)
-                continue
-            self._progress = Progress("warming up")
-            self._tell()
-            trouble = await self._wiring.warm_up(upstream)
-            # An engine that died meanwhile gave no answer: that says nothing of its output.
-            if not trouble or await upstream.is_healthy():
-                break
-        return trouble
-
-    def _is_over(self, number: int) -> bool:
-        machine = self._machine
-        return machine.spawn != number or machine.state is not EngineState.STARTING
-
-    async def _drop_upstream(self) -> None:
-        upstream, self._upstream = self._upstream, None
-        if upstream:
-            await upstream.close()
+    def _incident(self, before: Machine, event: Event) -> None:
+        """Keep what is known of a failure: it is the operator's only witness."""
+        reason = before.pending or getattr(event, "reason", None) or self._machine.reason
+        now = self._now if self._now and self._now.number == before.spawn else None
+        self._metrics.exits.labels(reason.code).inc()
+        self._keeper.incident(before, reason, self.snapshot, self.log, now, self.traffic())
 
     async def _end(self) -> None:
         """Leave nothing behind: no timer, no task, no process."""
@@ -317,22 +353,31 @@ class Supervisor:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._child:
-            await self._sweep(self._child)
-        await self._drop_upstream()
+        if self._now:
+            await self._now.end()
+        self._keeper.gone()
 
 
-async def _context(upstream: Upstream) -> int | None:
-    """Return the served context in tokens, as the engine itself reports it."""
-    try:
-        models = await upstream.models()
-    except UpstreamError:
-        return None
-    length = models[0].get("max_model_len") if models else None
-    return length if isinstance(length, int) else None
+async def _reap() -> None:
+    """Wait for the dead whose parents are gone: they are given to us, as PID 1 or subreaper."""
+    while True:
+        await asyncio.sleep(REAP_EVERY_S)
+        reap_strays()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_EVENTS: dict[Request, Event] = {
+    Request.START: StartRequested(),
+    Request.STOP: StopRequested(),
+    Request.DRAIN: DrainRequested(),
+    Request.RESTART: RestartRequested(),
+    Request.RESET: ResetRequested(),
+    Request.END: DrainRequested(APPLIANCE_ENDS),
+}
+
+
+def _has_fallen(before: Machine, event: Event, now: Machine) -> bool:
+    """Tell whether this step was a failure: an exit that nobody asked for, a start that failed."""
+    if before.state is EngineState.DRAINING and isinstance(event, Exited):
+        return True
+    came_from = before.state not in (*_FALLEN, EngineState.STOPPED)
+    return came_from and now.state in _FALLEN

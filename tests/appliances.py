@@ -40,7 +40,13 @@ WEB = httpx.Client(
 )
 
 # Shrunken, so that what waits for them ends soon.
-LIMITS = {"start_timeout_s": 20, "stop_timeout_s": 0.5, "queue_timeout_s": 20}
+LIMITS = {
+    "start_timeout_s": 20,
+    "stop_timeout_s": 0.5,
+    "drain_timeout_s": 1,
+    "settle_timeout_s": 1,
+    "queue_timeout_s": 20,
+}
 
 
 def web(base_url: str, key: str = "") -> httpx.Client:

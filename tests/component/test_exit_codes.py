@@ -205,7 +205,8 @@ async def test_once_ends_with_1_when_a_check_fails(
 async def test_once_ends_with_1_when_the_engine_fails_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert await once(tmp_path, "--never-ready", "--exit-code", "3") == 1
+    fatal = ("--never-ready", "--exit-code", "3")
+    assert await once(tmp_path, *fatal, restart_max_failures=1) == 1
     assert "(exit code 3)" in capsys.readouterr().err
     assert await once(tmp_path, model_dir="/nowhere") == 1
     assert "/nowhere does not exist" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.engine import Request
 from tests import engines
 from tests.appliance_tasks import Appliance, StartAppliance, running_here
 from tests.appliances import CONTROL, engines_of
@@ -32,6 +33,18 @@ async def failed(box: Appliance, code: str) -> str:
     refused = await box.ask()
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "engine_failed"
+    assert not engines_of(box.folder)
+    return str(health["message"])
+
+
+async def fell(box: Appliance, code: str) -> str:
+    """Wait for a failure of this reason that is tried again; return its message."""
+    await box.until("backoff")
+    health = (await box.client.get("/health")).json()
+    assert (health["state"], health["reason"]) == ("backoff", code)
+    assert health["hint"]
+    assert "starts again" in health["next"]
+    assert health["next_at"]
     assert not engines_of(box.folder)
     return str(health["message"])
 
@@ -73,7 +86,7 @@ async def test_an_engine_that_ends_while_loading_failed_whatever_its_code(
     start: StartAppliance, code: int
 ) -> None:
     box = await start("--never-ready", "--exit-code", str(code), state=None)
-    message = await failed(box, "engine_died_loading")
+    message = await fell(box, "engine_died_loading")
     assert f"while loading (exit code {code})" in message
 
 
@@ -82,7 +95,9 @@ async def test_the_reason_is_for_all_the_values_for_clients_the_lines_for_the_op
 ) -> None:
     said = tmp_path / "said.txt"
     said.write_text("loading\nE torch.OutOfMemoryError: CUDA out of memory at /secret/place\n")
-    box = await start("--log-lines", str(said), "--exit-code", "1", "--never-ready", state="failed")
+    box = await start(
+        "--log-lines", str(said), "--exit-code", "1", "--never-ready", state="backoff"
+    )
     box.client.headers.pop("authorization")
     nobody = (await box.client.get("/health")).json()
     assert nobody["reason"] == "out_of_memory"
@@ -104,7 +119,7 @@ async def test_a_flag_that_the_engine_refuses_is_called_that(
 
 async def test_an_engine_that_is_never_ready_is_given_up(start: StartAppliance) -> None:
     box = await start("--never-ready", state=None, start_timeout_s=1)
-    assert "within 1 s" in await failed(box, "start_timeout")
+    assert "within 1 s" in await fell(box, "start_timeout")
 
 
 async def test_an_engine_that_dies_while_serving_failed_though_it_exits_with_zero(
@@ -112,19 +127,19 @@ async def test_an_engine_that_dies_while_serving_failed_though_it_exits_with_zer
 ) -> None:
     box = await start()
     box.fake.be(exit_code=0)
-    assert "while serving (exit code 0)" in await failed(box, "engine_died")
+    assert "while serving (exit code 0)" in await fell(box, "engine_died")
 
 
 async def test_an_engine_that_dies_in_its_warm_up_was_never_ready(start: StartAppliance) -> None:
     box = await start("--slow-head", "60", "--exit-code", "3", "--exit-after", "2", state=None)
-    message = await failed(box, "engine_died_loading")
+    message = await fell(box, "engine_died_loading")
     assert "while loading (exit code 3)" in message
     assert "ready" not in [state for state, _ in box.history]
 
 
 async def test_a_start_after_a_failure_starts_again(start: StartAppliance, tmp_path: Path) -> None:
     said = tmp_path / "said.txt"
-    box = await start("--log-lines", str(said), state="failed")  # no such file: the fake dies
+    box = await start("--log-lines", str(said), state="backoff")  # no such file: the fake dies
     said.touch()
     assert (await box.operator.post(f"{CONTROL}/start")).status_code == 202
     now = await box.until("ready")
@@ -178,9 +193,9 @@ async def test_a_stop_of_a_deaf_engine_ends_with_its_deadline(start: StartApplia
 
 async def test_a_stop_before_the_plan_is_made_starts_nothing(start: StartAppliance) -> None:
     box = await start(state=None)
-    box.running.engine.request_stop()
+    box.running.engine.request(Request.STOP)
     await box.until("stopped")
-    box.running.engine.request_start()
+    box.running.engine.request(Request.START)
     await box.until("ready")
     assert (await box.ask()).status_code == 200
 
@@ -218,7 +233,7 @@ async def test_a_grandchild_that_holds_the_pipes_is_swept_with_its_engine(
 async def test_a_grandchild_of_an_engine_that_died_is_swept(start: StartAppliance) -> None:
     box = await start("--fork-grandchild")
     box.fake.be(exit_code=1)
-    await failed(box, "engine_died")
+    await fell(box, "engine_died")
 
 
 @pytest.mark.parametrize("faults", [(), ("--deaf-to-sigterm", "--fork-grandchild")])

@@ -116,7 +116,7 @@ async def test_an_engine_that_dies_in_mid_stream_breaks_the_connection(
         with pytest.raises(httpx.RemoteProtocolError):
             assert "data: [DONE]" not in [line async for line in chunks]
     assert await box.metric("appliance_requests_total", route=CHAT, outcome="broken") == 1
-    await box.until("failed")
+    await box.until("backoff")
 
 
 async def test_an_engine_that_dies_before_the_head_is_a_502(start: StartAppliance) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 
+from appliance.engine import Request
 from tests.appliance_tasks import Appliance, StartAppliance, eventually
 from tests.appliances import ASKED, CHAT, CONTROL, LONG
 
@@ -78,7 +79,8 @@ async def test_who_waits_when_the_engine_fails_is_told_at_once(
 ) -> None:
     pipe = dam(tmp_path)
     fault = ("--exit-code", "1", "--never-ready")
-    box = await start("--log-lines", str(pipe), *fault, state="starting", queue_timeout_s=600)
+    last = {"queue_timeout_s": 600, "restart_max_failures": 1}
+    box = await start("--log-lines", str(pipe), *fault, state="starting", **last)
     crowd = [ask(box) for _ in range(3)]
     await waiting(box, 3)
     await open_dam(pipe)
@@ -126,7 +128,7 @@ async def test_routes_that_generate_nothing_take_no_place(start: StartAppliance)
         assert (await box.client.get("/v1/models")).status_code == 200
         counted = await box.client.post("/tokenize", json={"prompt": "one two"})
         assert counted.status_code == 200
-    box.running.engine.request_stop()
+    box.running.engine.request(Request.STOP)
     await box.until("stopped")
     refused = await box.client.get("/v1/models")
     assert refused.status_code == 503

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from appliance.engine import OUTPUT_SUSPECT, Snapshot
-from appliance.lifecycle import Reason
+from appliance.restart import Reason
 
 
 def test_a_snapshot_promises_nothing_by_default() -> None:

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "appliance"
 PURE = (
     *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai"),
-    *("launch", "diagnosis", "progress", "probes", "kilo"),
+    *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
+    *("memory", "redaction", "wedge", "keepalive"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.

@@ -48,6 +48,24 @@ def test_a_line_is_redacted_before_anybody_sees_it() -> None:
     assert seen == [line] == log.tail(1)
 
 
+def test_nobody_hears_what_the_gate_holds_back() -> None:
+    log = EngineLog()
+    log.gate.strict = True
+    seen: list[LogLine] = []
+    log.listen(seen.append)
+    line = log.append("the words of a prompt")
+    dead = log.append("RuntimeError: CUDA out of memory with the words of a prompt")
+    assert (line.text, dead.text) == ("(hidden line)", "CUDA out of memory (hidden)")
+    assert seen == [line, dead] == log.tail(2)
+    assert log.count == 2
+
+
+def test_the_secrets_of_a_log_are_its_gates() -> None:
+    log = EngineLog()
+    log.secrets = ("spawn-key",)
+    assert log.gate.secrets == log.secrets == ("spawn-key",)
+
+
 def test_a_listener_hears_until_it_stops() -> None:
     log = EngineLog()
     seen: list[str] = []
@@ -98,6 +116,28 @@ def test_json_holds_a_traceback_as_data(own_log: io.StringIO) -> None:
         structlog.get_logger().exception("relay.fault")
     (line,) = own_log.getvalue().splitlines()
     assert json.loads(line)["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("own_log")
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("file", [io.StringIO, Terminal])
+def test_a_traceback_shows_no_variable_of_any_frame(
+    log_format: str, file: type[io.StringIO]
+) -> None:
+    own_log = file()
+    configure(log_format, own_log)
+    prompt = "-".join(["the", "words", "of", "a", "prompt"])  # the source line must not hold it
+    try:
+        raise ZeroDivisionError(f"by {len(prompt)}")
+    except ZeroDivisionError:
+        structlog.get_logger().exception("relay.fault")
+    assert "ZeroDivisionError" in own_log.getvalue()
+    assert prompt not in own_log.getvalue()
 
 
 def test_the_console_reads_in_one_line_without_colours_into_a_file(own_log: io.StringIO) -> None:

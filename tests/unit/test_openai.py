@@ -8,18 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from appliance.errors import ApplianceError, EngineNotReady, RequestError, UpstreamTimeout
+from appliance.errors import (
+    ApplianceError,
+    EngineNotReady,
+    RequestError,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from appliance.openai import (
+    ROUTES,
     alias_event,
     alias_reasoning,
     error_body,
+    error_event,
+    error_headers,
     forward_headers,
     injection_switch,
     is_engine_fault,
+    is_permanent,
     normalise_error,
     return_headers,
     sane_request_id,
+    stream_headers,
 )
+from appliance.sse import EventSplitter, event_data
 
 
 def reply(part: str, **fields: Any) -> bytes:
@@ -202,7 +214,70 @@ def test_any_other_error_is_wrapped_with_what_it_said(
     assert anthropic or (wrapped["error"]["type"] == "server_error") is (status >= 500)
 
 
+# ---- errors after the head
+
+BAD = b'{\n  "error": {"message": "max context\\nis 10",\n  "code": 400}\n}'
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+def test_an_error_is_the_last_event_of_a_stream_that_has_begun(anthropic: bool) -> None:
+    body = normalise_error(400, BAD, anthropic=anthropic)
+    events = EventSplitter().feed(error_event(body, anthropic=anthropic))
+    assert json.loads(event_data(events[0])) == json.loads(body)
+    if anthropic:
+        assert events[0].startswith(b"event: error\n")
+    assert events[1:] == ([] if anthropic else [b"data: [DONE]\n\n"])
+
+
+def test_an_error_event_is_not_taken_for_the_engines_death() -> None:
+    assert not is_engine_fault(error_event(BAD, anthropic=False))
+
+
+@pytest.mark.parametrize(
+    ("status", "permanent"),
+    [
+        *((400, True), (401, True), (404, True), (413, True), (422, True)),
+        *((200, False), (307, False), (408, False), (429, False), (500, False), (503, False)),
+    ],
+)
+def test_only_what_each_try_would_meet_is_permanent(status: int, permanent: bool) -> None:
+    assert is_permanent(status) is permanent
+
+
 # ---- headers
+
+
+def test_every_route_that_generates_text_may_stream() -> None:
+    streams = {route.path for route in ROUTES if route.may_stream}
+    assert streams == {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+
+
+def test_a_stream_has_the_same_headers_before_the_engine_and_after() -> None:
+    engines = {"content-type": "text/event-stream; charset=utf-8", "Server": "uvicorn"}
+    own = stream_headers({}, "req-1")
+    assert own == stream_headers(Headers(engines), "req-1")
+    assert own["x-accel-buffering"] == "no"
+    assert own["x-request-id"] == "req-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (EngineNotReady("w", retry_after_s=77), "77"),
+        (UpstreamError("w"), "30"),
+        (UpstreamTimeout("w"), "30"),
+        (RequestError(429, "queue_full", "w"), "2"),
+        (RequestError(400, "c", "w"), None),
+        (ApplianceError("w"), None),
+    ],
+)
+def test_an_error_that_passes_says_when_to_come_again(
+    error: ApplianceError, after: str | None
+) -> None:
+    headers = error_headers(error, b"{}", "req-1", 30)
+    assert headers.get("retry-after") == after
+    assert (headers["content-length"], headers["x-request-id"]) == ("2", "req-1")
+
 
 SECRET = {
     "Authorization": "Bearer client-key",

@@ -1,0 +1,134 @@
+"""What is known of one request while it is carried, and the client's side of its wire."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Send
+
+from appliance.errors import ApplianceError, RequestError
+from appliance.openai import RelayRoute, stream_headers
+from appliance.sizes import format_size
+
+DRAIN_S = 5.0  # how long an oversized body is read on, so that its sender can read the 413
+
+
+class HangUp(Exception):
+    """The client left before its request was whole. Not an error."""
+
+
+class Broken(Exception):
+    """The engine failed after the head: the reply cannot be mended, only broken off."""
+
+
+@dataclass
+class Exchange:
+    """What is known of one request while it is carried; times are monotonic seconds.
+
+    ``started``: a head is out, the engine's or ours; ``answered``: the engine's has come.
+    """
+
+    route: RelayRoute
+    headers: Headers
+    request_id: str
+    arrived: float = field(default_factory=time.monotonic)
+    window: str = "body"
+    streaming: bool = False
+    queued_at: float = 0.0
+    beat_at: float = math.inf
+    status: int = 0
+    started: bool = False
+    answered: bool = False
+    chunks: int = 0
+    bytes_out: int = 0
+    queued_s: float = 0.0
+    ttft_s: float | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return time.monotonic() - self.arrived
+
+    def log_keys(self, outcome: str, error: ApplianceError | None) -> dict[str, Any]:
+        """Return what the log tells of it: never what it said."""
+        keys: dict[str, Any] = {
+            "id": self.request_id,
+            "route": self.route.path,
+            "outcome": outcome,
+            "status": self.status,
+            "seconds": round(self.elapsed_s, 3),
+            "queued_s": round(self.queued_s, 3),
+            "chunks": self.chunks,
+            "bytes": self.bytes_out,
+        }
+        if self.ttft_s is not None:
+            keys["ttft_s"] = round(self.ttft_s, 3)
+        if outcome == "hang_up":
+            keys["window"] = self.window
+        if error is not None:
+            keys["error"] = error.code
+        return keys
+
+
+async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
+    """Return the body as it came. Raises RequestError 413 for more than ``limit`` bytes.
+
+    Of a body that is too large some more is read, and thrown away: its sender would meet a
+    reset, and not our answer.
+    """
+    is_large = int(exchange.headers.get("content-length", "0")) > limit
+    parts: list[bytes] = []
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S if is_large else None) as clock:
+            async for part in _parts(receive):
+                size += len(part)
+                if not is_large and size > limit:
+                    is_large = True
+                    clock.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+                if not is_large:
+                    parts.append(part)
+                elif size > 2 * limit:
+                    break
+    if is_large:
+        raise RequestError(
+            413,
+            "body_too_large",
+            f"the body is larger than {format_size(limit)}",
+            "send less, or raise APPLIANCE_MAX_BODY_BYTES",
+        )
+    return b"".join(parts)
+
+
+async def _parts(receive: Receive) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives. Raises HangUp if the client leaves within it."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HangUp
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def start(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    """Send the head."""
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def start_stream(exchange: Exchange, headers: Mapping[str, str], send: Send) -> None:
+    """Send a stream's head: the engine's ``headers``, or none of its own where it has not come."""
+    exchange.started, exchange.status = True, 200
+    await start(send, 200, stream_headers(headers, exchange.request_id))

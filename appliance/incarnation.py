@@ -1,0 +1,281 @@
+"""One spawn of the engine, from exec to the last process gone: its child, and who watches it."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from appliance import wedge
+from appliance.child import Child, spawn
+from appliance.diagnosis import diagnose_exit
+from appliance.engine import OUTPUT_SUSPECT, Traffic
+from appliance.errors import UpstreamError
+from appliance.events import IDLE, BecameReady, Event, Exited, Progressed, StopRequested, Wedged
+from appliance.evidence import gather_stacks
+from appliance.launch import LaunchPlan
+from appliance.logs import EngineLog
+from appliance.metrics import Metrics
+from appliance.probes import user
+from appliance.progress import Progress, advance
+from appliance.restart import Reason
+from appliance.tree import is_working
+from appliance.upstream import Upstream
+from appliance.vitals import memory_snapshot, oom_kills, read_counters, read_power_w
+
+log = structlog.get_logger()
+
+HEALTH_EVERY_S = 0.25
+DIAGNOSED_LINES = 1000  # tracebacks of over 200 lines have been seen
+PROBE_LIMIT_S = 3600.0  # the wedge detector ends a probe that hangs, long before
+
+
+def boot_now() -> float:
+    """Return the seconds since boot: no clock change moves it, and it counts a suspend."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True)
+class Care:
+    """How an engine is looked after, the same for each spawn."""
+
+    warm_up: Callable[[Upstream], Awaitable[str]]
+    metrics: Metrics
+    model: str
+    evidence: Path
+    wedge: wedge.WedgePolicy
+    quiet_s: float
+    idle_stop_after_s: float | None = None
+
+
+@dataclass
+class Findings:
+    """What was found out about one spawn, for the incident that may come of it."""
+
+    exit: str = ""
+    memory: dict[str, int] = field(default_factory=dict)
+    stacks: dict[str, str] = field(default_factory=dict)
+    counters: dict[str, float] = field(default_factory=dict)
+
+
+class Incarnation:
+    """A running engine of one spawn number. ``send`` takes its events, ``tell`` its progress."""
+
+    def __init__(
+        self,
+        number: int,
+        plan: LaunchPlan,
+        care: Care,
+        engine_log: EngineLog,
+        traffic: Callable[[], Traffic],
+        send: Callable[[Event], None],
+        tell: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self.plan = plan
+        self.progress = Progress()
+        self.degraded: tuple[str, ...] = ()
+        self.max_model_len: int | None = None
+        self.findings = Findings(memory=memory_snapshot())
+        self.is_ready = False
+        self._care = care
+        self._log = engine_log
+        self._traffic = traffic
+        self._send = send
+        self._tell = tell
+        self._began = time.monotonic()
+        self._first_line = engine_log.count
+        self._oom_kills = oom_kills()
+        self._upstream = Upstream(plan.base_url, plan.api_key)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probing = False
+        self._is_over = False
+        # Raises SpawnFailed: nothing else has begun by then.
+        self.child: Child = spawn(plan.argv, plan.env, self._line)
+        for watch in (self._watch_exit(), self._watch_progress(), self._watch_ready()):
+            self._begin(watch)
+
+    @property
+    def upstream(self) -> Upstream:
+        """The engine's HTTP side."""
+        return self._upstream
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the spawn."""
+        return time.monotonic() - self._began
+
+    def terminate(self) -> None:
+        """Ask the engine to end."""
+        self.child.terminate()
+
+    def kill(self) -> None:
+        """End every process of it; the exit is told as always."""
+        self._begin(self._sweep())
+
+    async def end(self) -> None:
+        """Leave nothing behind: no task, no process, no connection."""
+        self._is_over = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sweep()
+        await self._upstream.close()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _sweep(self) -> None:
+        if not await self.child.sweep():
+            log.error("engine.survivors", pid=self.child.pid, next="they ignore SIGKILL: see ps")
+
+    # ---- its output and its end
+
+    def _line(self, text: str) -> None:
+        line = self._log.append(text)
+        before = self.progress
+        if not self.is_ready:
+            self.progress = advance(before, line.text)
+        if self.progress != before:
+            self._tell()
+
+    async def _watch_exit(self) -> None:
+        code = await self.child.wait()
+        self._is_over = True
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()  # they watch somebody who is gone
+        await self._sweep()
+        await self._upstream.close()
+        self.findings.exit = f"signal {-code}" if code < 0 else f"exit code {code}"
+        lines = [line.text for line in self._log.tail(DIAGNOSED_LINES, after=self._first_line)]
+        is_oom = oom_kills() > self._oom_kills
+        reason = diagnose_exit(code, lines, was_ready=self.is_ready, oom_killed=is_oom)
+        self._send(Exited(self.number, reason, boot_now(), random.random()))  # noqa: S311 - jitter
+
+    # ---- while it loads
+
+    async def _watch_progress(self) -> None:
+        """Tell that it works: by a line, by bytes, or by processor time (a silent compile)."""
+        every_s = min(5.0, self._care.quiet_s / 10)
+        usage, lines = self.child.usage(), self._log.count
+        while not (self.is_ready or self._is_over):
+            await asyncio.sleep(every_s)
+            before, usage = usage, self.child.usage()
+            if is_working(before, usage, every_s) or self._log.count > lines:
+                self._send(Progressed(self.number, boot_now()))
+            lines = self._log.count
+
+    async def _watch_ready(self) -> None:
+        trouble = await self._warmed_up()
+        self.max_model_len = await _context(self._upstream)
+        if self._is_over:
+            return
+        if trouble:
+            log.warning("engine.output_suspect", spawn=self.number, what=trouble)
+        self.degraded = (OUTPUT_SUSPECT,) if trouble else ()
+        self.is_ready = True
+        self._send(BecameReady(self.number))
+        await self._watch_life()
+
+    async def _warmed_up(self) -> str:
+        """Wait until the engine is healthy; return what is wrong with its output."""
+        while not self._is_over:
+            if not await self._upstream.is_healthy():
+                await asyncio.sleep(HEALTH_EVERY_S)
+                continue
+            self.progress = Progress("warming up")
+            self._tell()
+            trouble = await self._care.warm_up(self._upstream)
+            # An engine that died meanwhile gave no answer: that says nothing of its output.
+            if not trouble or await self._upstream.is_healthy():
+                return trouble
+        return ""
+
+    # ---- while it serves
+
+    async def _watch_life(self) -> None:
+        """Look at the engine's progress until it ends, wedges, or has idled for long enough."""
+        policy, watch = self._care.wedge, wedge.Watch()
+        idle_since, chunks = time.monotonic(), 0
+        while not self._is_over:
+            vitals = await self._vitals(power=wedge.power_due(watch, policy))
+            watch, verdict = wedge.look(watch, vitals, policy)
+            if verdict is wedge.Verdict.WEDGED:
+                await self._wedged(watch, vitals)
+                return
+            is_used = watch.silent_since is not None and not self._probing
+            if is_used or vitals.chunks != chunks:
+                idle_since, chunks = vitals.at, vitals.chunks
+            limit_s = self._care.idle_stop_after_s
+            if limit_s is not None and vitals.at - idle_since >= limit_s:
+                self._send(StopRequested(IDLE))
+                return
+            if wedge.probe_due(watch, vitals, policy):
+                watch = wedge.probed(watch, vitals.at)
+                self._begin(self._probe())
+            await asyncio.sleep(policy.look_every_s)
+
+    async def _vitals(self, *, power: bool) -> wedge.Vitals:
+        within_s = self._care.wedge.read_within_s
+        counters = await read_counters(self._upstream, within_s)
+        if memory := memory_snapshot():
+            self.findings.memory = memory
+        traffic = self._traffic()
+        return wedge.Vitals(
+            at=time.monotonic(),
+            in_flight=traffic.running + self._probing,
+            engine_load=counters.load if counters else None,
+            heartbeat=counters.heartbeat if counters else None,
+            chunks=traffic.chunks,
+            prompt_bytes=traffic.largest_bytes,
+            power_w=await read_power_w(within_s=within_s) if power else None,
+        )
+
+    async def _probe(self) -> None:
+        """Ask an idle engine for one token: only that proves that it still works."""
+        body = {"model": self._care.model, "messages": [user("ping")], "max_tokens": 1}
+        self._probing = True
+        try:
+            await self._upstream.complete(body, PROBE_LIMIT_S)
+            outcome = "ok"
+        except UpstreamError as cause:
+            outcome = "failed"
+            if not self._is_over:
+                log.warning("engine.probe_failed", spawn=self.number, what=cause.what)
+        finally:
+            self._probing = False
+        self._care.metrics.probes.labels(outcome).inc()
+
+    async def _wedged(self, watch: wedge.Watch, vitals: wedge.Vitals) -> None:
+        power = "" if vitals.power_w is None else f", the GPU draws {vitals.power_w:.0f} W"
+        what = (
+            f"no token, no step and no prefill for {watch.silence_s:.0f} s, with "
+            f"{vitals.in_flight} of our requests in flight{power}"
+        )
+        log.error("engine.wedged", spawn=self.number, what=what)
+        self._care.metrics.wedges.inc()
+        self.findings.stacks = await gather_stacks(self.child.tree(), self._care.evidence)
+        self.findings.counters = {
+            "silence_s": round(watch.silence_s, 1),
+            "in_flight": vitals.in_flight,
+            "engine_load": -1 if vitals.engine_load is None else vitals.engine_load,
+            "prompt_bytes": watch.prompt_bytes,
+        }
+        hint = "appliance incidents show tells where it hung"
+        self._send(Wedged(self.number, Reason("wedged", what, hint)))
+
+
+async def _context(upstream: Upstream) -> int | None:
+    """Return the served context in tokens, as the engine itself reports it."""
+    try:
+        models = await upstream.models()
+    except UpstreamError:
+        return None
+    length = models[0].get("max_model_len") if models else None
+    return length if isinstance(length, int) else None
