@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?=
 TORCH_INDEX ?=
+FAULT_TABLE ?=
 DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 	$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 WORKERS := -n 2
@@ -28,7 +29,7 @@ smoke: .venv/.runtime ## check the running appliance (URL=http://… KEY=…)
 
 # ---- develop
 
-.PHONY: check test test-unit test-long format lock clean
+.PHONY: check test test-fault test-unit test-long format lock clean
 check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +41,9 @@ check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
 test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the real engine
 	$(BIN)/python -m pytest -m "not long and not engine" $(WORKERS)
 	CI=true $(BIN)/python -m pytest -m "not long and engine"
+
+test-fault: .venv/.dev setup ## break it in every known way, and print what happened
+	FAULT_TABLE=$(FAULT_TABLE) CI=true $(BIN)/python -m pytest tests/fault -m "not long"
 
 test-unit: .venv/.dev ## the tests that need no engine
 	$(BIN)/python -m pytest -m "not long and not engine" $(WORKERS)

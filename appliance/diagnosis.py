@@ -290,8 +290,9 @@ def diagnose_exit(
     if oom_killed and (returncode in _SIGKILL or cause is ENGINE_CORE_DIED):
         what = f"{ended}: the kernel killed it, as memory ran out"
         return Reason(OUT_OF_MEMORY.code, what, OUT_OF_MEMORY.hint, OUT_OF_MEMORY.grade)
-    if cause is None and returncode in _SIGKILL:
-        cause, line = ENGINE_KILLED, last
+    if cause is None and returncode in _SIGKILL:  # it had no time to say anything
+        what = f"{ended}: {ENGINE_KILLED.what}"
+        return Reason(ENGINE_KILLED.code, what, ENGINE_KILLED.hint, ENGINE_KILLED.grade)
     if cause is not None:
         # a dead core is told by those who miss it; what it said itself says more
         line = said if cause is ENGINE_CORE_DIED and said is not last else line

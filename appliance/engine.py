@@ -56,11 +56,13 @@ class Snapshot:
 class Traffic:
     """What the relay carries now, for those who watch the engine.
 
-    ``running`` requests hold a place, ``largest_bytes`` is the largest body among them,
-    ``chunks`` counts what has come from the engine since the appliance began.
+    ``running`` requests hold a place, ``sending`` of them wait for their own client to read, and
+    not for the engine; ``largest_bytes`` is the largest body among them, ``chunks`` counts what
+    has come from the engine since the appliance began.
     """
 
     running: int = 0
+    sending: int = 0
     waiting: int = 0
     largest_bytes: int = 0
     chunks: int = 0

@@ -1,6 +1,7 @@
 """One spawn of the engine, from exec to the last process gone: its child, and who watches it."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,14 +24,18 @@ from appliance.metrics import Metrics
 from appliance.probes import user
 from appliance.progress import Progress, advance
 from appliance.restart import Reason
-from appliance.tree import is_working
-from appliance.upstream import Upstream
+from appliance.tree import TreeUsage, is_working
+from appliance.upstream import Health, Upstream
 from appliance.vitals import memory_snapshot, oom_kills, read_counters, read_power_w
 
 log = structlog.get_logger()
 
 HEALTH_EVERY_S = 0.25
 DIAGNOSED_LINES = 1000  # tracebacks of over 200 lines have been seen
+ILL_S = 30.0  # vLLM takes up to 6 s from its core's death to its own end
+ENGINE_ILL = "engine_ill"
+SILENT = "silent"
+EVIDENCE_HINT = "appliance incidents show tells where it hung"
 PROBE_LIMIT_S = 3600.0  # the wedge detector ends a probe that hangs, long before
 
 
@@ -163,10 +168,12 @@ class Incarnation:
     async def _watch_progress(self) -> None:
         """Tell that it works: by a line, by bytes, or by processor time (a silent compile)."""
         every_s = min(5.0, self._care.quiet_s / 10)
-        usage, lines = self.child.usage(), self._log.count
+        usage, lines = TreeUsage(), self._log.count
         while not (self.is_ready or self._is_over):
             await asyncio.sleep(every_s)
-            before, usage = usage, self.child.usage()
+            before = usage
+            with contextlib.suppress(OSError):  # no descriptor is free to look with
+                usage = self.child.usage()
             if is_working(before, usage, every_s) or self._log.count > lines:
                 self._send(Progressed(self.number, boot_now()))
             lines = self._log.count
@@ -202,12 +209,19 @@ class Incarnation:
     async def _watch_life(self) -> None:
         """Look at the engine's progress until it ends, wedges, or has idled for long enough."""
         policy, watch = self._care.wedge, wedge.Watch()
+        ill_since: float | None = None
         idle_since, chunks = time.monotonic(), 0
         while not self._is_over:
             vitals = await self._vitals(power=wedge.power_due(watch, policy))
             watch, verdict = wedge.look(watch, vitals, policy)
+            ill_since = (ill_since or vitals.at) if await self._is_ill() else None
+            self._show(ENGINE_ILL, ill_since is not None)
+            self._show(SILENT, verdict is not wedge.Verdict.FINE)
             if verdict is wedge.Verdict.WEDGED:
-                await self._wedged(watch, vitals)
+                await self._put_down(_wedge_reason(watch, vitals), watch, vitals)
+                return
+            if ill_since is not None and vitals.at - ill_since >= min(ILL_S, policy.quiet_s):
+                await self._put_down(_ill_reason(vitals.at - ill_since), watch, vitals)
                 return
             is_used = watch.silent_since is not None and not self._probing
             if is_used or vitals.chunks != chunks:
@@ -221,6 +235,19 @@ class Incarnation:
                 self._begin(self._probe())
             await asyncio.sleep(policy.look_every_s)
 
+    async def _is_ill(self) -> bool:
+        """Tell whether it says itself that it is dead: vLLM does so, and then mostly exits."""
+        return await self._upstream.health(self._care.wedge.read_within_s) is Health.ILL
+
+    def _show(self, kind: str, holds: bool) -> None:
+        """Show, or show no more, what is wrong while it serves."""
+        others = tuple(shown for shown in self.degraded if shown != kind)
+        degraded = (*others, kind) if holds else others
+        if set(degraded) != set(self.degraded):
+            self.degraded = degraded
+            self._care.metrics.degraded.labels(kind).set(holds)
+            self._tell()
+
     async def _vitals(self, *, power: bool) -> wedge.Vitals:
         within_s = self._care.wedge.read_within_s
         counters = await read_counters(self._upstream, within_s)
@@ -229,7 +256,7 @@ class Incarnation:
         traffic = self._traffic()
         return wedge.Vitals(
             at=time.monotonic(),
-            in_flight=traffic.running + self._probing,
+            in_flight=traffic.running - traffic.sending + self._probing,
             engine_load=counters.load if counters else None,
             heartbeat=counters.heartbeat if counters else None,
             chunks=traffic.chunks,
@@ -252,23 +279,33 @@ class Incarnation:
             self._probing = False
         self._care.metrics.probes.labels(outcome).inc()
 
-    async def _wedged(self, watch: wedge.Watch, vitals: wedge.Vitals) -> None:
-        power = "" if vitals.power_w is None else f", the GPU draws {vitals.power_w:.0f} W"
-        what = (
-            f"no token, no step and no prefill for {watch.silence_s:.0f} s, with "
-            f"{vitals.in_flight} of our requests in flight{power}"
-        )
-        log.error("engine.wedged", spawn=self.number, what=what)
+    async def _put_down(self, reason: Reason, watch: wedge.Watch, vitals: wedge.Vitals) -> None:
+        """Save the evidence, then have it killed."""
+        log.error("engine.wedged", spawn=self.number, reason=reason.code, what=reason.what)
         self._care.metrics.wedges.inc()
-        self.findings.stacks = await gather_stacks(self.child.tree(), self._care.evidence)
+        with contextlib.suppress(OSError):  # evidence must not stand between it and its end
+            self.findings.stacks = await gather_stacks(self.child.tree(), self._care.evidence)
         self.findings.counters = {
             "silence_s": round(watch.silence_s, 1),
             "in_flight": vitals.in_flight,
             "engine_load": -1 if vitals.engine_load is None else vitals.engine_load,
             "prompt_bytes": watch.prompt_bytes,
         }
-        hint = "appliance incidents show tells where it hung"
-        self._send(Wedged(self.number, Reason("wedged", what, hint)))
+        self._send(Wedged(self.number, reason))
+
+
+def _wedge_reason(watch: wedge.Watch, vitals: wedge.Vitals) -> Reason:
+    power = "" if vitals.power_w is None else f", the GPU draws {vitals.power_w:.0f} W"
+    what = (
+        f"no token, no step and no prefill for {watch.silence_s:.0f} s, with "
+        f"{vitals.in_flight} of our requests in flight{power}"
+    )
+    return Reason("wedged", what, EVIDENCE_HINT)
+
+
+def _ill_reason(ill_s: float) -> Reason:
+    what = f"the engine said for {ill_s:.0f} s that it is dead, and did not end"
+    return Reason("engine_ill", what, EVIDENCE_HINT)
 
 
 async def _context(upstream: Upstream) -> int | None:

@@ -123,6 +123,7 @@ def plan_launch(
         str(settings.model_dir),
         *("--served-model-name", settings.served_model_name),
         *("--host", "127.0.0.1", "--port", str(port)),
+        *("--disable-access-log-for-endpoints", "/health,/metrics"),  # we ask every 2 s
         *_capacity_flags(settings),
         *_kernel_flags(settings),
         *_chat_flags(settings, extras),

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from appliance.engine import Request
 from appliance.report import print_smoke
 from appliance.serve import Running
 
@@ -26,8 +27,10 @@ def _smoke_running(running: Running) -> int:
 async def until_ready(running: Running) -> bool:
     """Wait until the engine is ready (True), or nothing is coming any more (False).
 
-    An attached engine may never come; it gets as long as one of ours to start.
+    An attached engine may never come; it gets as long as one of ours to start. One that an
+    operator had stopped is started: that is what was typed now.
     """
+    running.engine.request(Request.START)
     try:
         async with asyncio.timeout(running.settings.start_timeout_s + GRACE_S):
             return await _ready_or_over(running)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -139,9 +140,9 @@ def _print_status(status: dict[str, Any]) -> None:
         "state": status["state"],
         "reason": status["reason"],
         "what": status["message"],
-        "next": status["hint"],
+        "type": status["hint"],
         "progress": _bar(status["phase"], status["progress"]),
-        "then": _then(status["next"], status["next_at"]),
+        "next": _then(status["next"], status["next_at"]),
         "degraded": ", ".join(status["degraded"]),
         "since": _ago(status["since"]),
         "model": f"{status['model']}, context {status['max_model_len'] or 'not known yet'}",
@@ -154,8 +155,14 @@ def _print_status(status: dict[str, Any]) -> None:
             table.add_row(name, str(value))
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
-    for line in status["last_lines"]:
-        print(f"  | {line}")
+    for line, times in _folded(status["last_lines"]):
+        print(f"  | {line}" + (f"  ({times} times)" if times > 1 else ""))
+
+
+def _folded(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield each line with how often it stands there in a row."""
+    for line, same in groupby(lines):
+        yield line, len(list(same))
 
 
 BAR = 24  # characters
@@ -172,7 +179,7 @@ def _then(what: str | None, moment: str | None) -> str:
     if not what or not moment:
         return what or ""
     left = datetime.fromisoformat(moment).timestamp() - time.time()
-    return f"{what}, in {_length(max(left, 0))}"
+    return f"{what} in {_length(max(left, 0))}"
 
 
 def _ago(moment: str) -> str:

@@ -145,9 +145,10 @@ def build_relay(
 
 
 def traffic(gate: Gate, relay: Relay) -> Traffic:
-    """Return what the relay carries now. Who waits for its own client is not the engine's load."""
+    """Return what the relay carries now."""
     return Traffic(
-        running=gate.running - relay.sending,
+        running=gate.running,
+        sending=relay.sending,
         waiting=gate.waiting,
         largest_bytes=relay.largest_in_flight(),
         chunks=relay.chunks_received,

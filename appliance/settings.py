@@ -29,6 +29,7 @@ from pydantic import (
 
 from appliance.errors import SettingsError
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
+from appliance.redaction import debug_switches
 from appliance.sizes import parse_size
 
 PREFIX = "APPLIANCE_"
@@ -250,8 +251,19 @@ def load_settings(
         settings = Settings(**{name: value for name, (value, _) in layered.items()})
     except ValidationError as cause:
         raise SettingsError(_explain(cause, layered), _HINT) from None
+    _refuse_talk(settings, environ)
     settings._origins.update({name: origin for name, (_, origin) in layered.items()})
     return settings
+
+
+def _refuse_talk(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Refuse what would make the engine log prompts, unless that is asked for."""
+    switches = debug_switches(settings.engine_extra_args, environ)
+    if switches and not settings.engine_debug and settings.engine == "spawn":
+        raise SettingsError(
+            f"{', '.join(switches)} would make the engine log what people ask it",
+            "leave it out, or set APPLIANCE_ENGINE_DEBUG=on while you look for a fault",
+        )
 
 
 _HINT = "appliance plan --settings lists every setting with its meaning"

@@ -1,6 +1,7 @@
 """The one writer of engine state: turns events into steps, and effects into deeds."""
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
@@ -32,8 +33,8 @@ from appliance.events import (
     StopRequested,
     Terminate,
 )
-from appliance.incarnation import Care, Incarnation, boot_now
-from appliance.keeper import Keeper
+from appliance.incarnation import ENGINE_ILL, SILENT, Care, Incarnation, boot_now
+from appliance.keeper import NOT_SAVED, Keeper
 from appliance.launch import LaunchPlan
 from appliance.lifecycle import ALIVE, EngineState, Machine, Policy, step
 from appliance.logs import EngineLog
@@ -232,8 +233,8 @@ class Supervisor:
         machine, metrics = self._machine, self._metrics
         self._since = time.time()
         if before.state is EngineState.READY:
-            metrics.degraded.labels(OUTPUT_SUSPECT).set(0)
-            self.log.gate.strict = True  # what it says as it dies may quote a request
+            for kind in (OUTPUT_SUSPECT, ENGINE_ILL, SILENT):
+                metrics.degraded.labels(kind).set(0)
         if machine.state is EngineState.READY and self._now:
             self.log.gate.strict = True  # from here on its lines may quote requests
             metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._now.degraded))
@@ -242,6 +243,7 @@ class Supervisor:
                 metrics.start_s.set(self._now.uptime_s)
         if machine.state is EngineState.DRAINING and self.traffic().running == 0:
             self._send(Idled())
+        metrics.degraded.labels(NOT_SAVED).set(bool(self._keeper.degraded))
         metrics.enter_state(machine.state.value, self.states)
         log.info(
             "engine.transition",
@@ -362,7 +364,8 @@ async def _reap() -> None:
     """Wait for the dead whose parents are gone: they are given to us, as PID 1 or subreaper."""
     while True:
         await asyncio.sleep(REAP_EVERY_S)
-        reap_strays()
+        with contextlib.suppress(OSError):  # no descriptor is free to look with: the next time
+            reap_strays()
 
 
 _EVENTS: dict[Request, Event] = {

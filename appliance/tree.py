@@ -55,9 +55,9 @@ class Process:
 class TreeUsage:
     """What some processes have used since they started: CPU in seconds, bytes read and written."""
 
-    processes: int
-    cpu_s: float
-    io_bytes: int
+    processes: int = 0
+    cpu_s: float = 0.0
+    io_bytes: int = 0
 
 
 def members(session: int, token: str = "") -> set[int]:

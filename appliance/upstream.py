@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from enum import Enum, auto
 from typing import Any
 
 import httpx
@@ -11,6 +12,14 @@ from appliance.errors import UpstreamError, UpstreamTimeout
 
 CONNECT_S = 5.0
 PROBE_S = 5.0
+
+
+class Health(Enum):
+    """What an engine's ``/health`` says: 200; refused, reset or another status; nothing."""
+
+    WELL = auto()
+    ILL = auto()
+    SILENT = auto()
 
 
 class Upstream:
@@ -39,13 +48,19 @@ class Upstream:
         """Drop every connection."""
         await self._client.aclose()
 
+    async def health(self, within_s: float = PROBE_S) -> Health:
+        """Return what ``/health`` says of the engine."""
+        try:
+            response = await self._client.get("/health", timeout=within_s)
+        except httpx.TimeoutException:
+            return Health.SILENT
+        except httpx.HTTPError:
+            return Health.ILL
+        return Health.WELL if response.status_code == 200 else Health.ILL
+
     async def is_healthy(self) -> bool:
         """Tell whether ``/health`` answers 200; refused or silent is False too."""
-        try:
-            response = await self._client.get("/health", timeout=PROBE_S)
-        except httpx.HTTPError:
-            return False
-        return response.status_code == 200
+        return await self.health() is Health.WELL
 
     async def models(self) -> list[dict[str, Any]]:
         """Return the engine's list of models. Raises UpstreamError."""

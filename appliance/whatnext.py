@@ -14,7 +14,7 @@ def forecast(machine: Machine, policy: Policy, *, settling: bool = False) -> str
         case EngineState.PREPARING:
             return "starts"
         case EngineState.STARTING:
-            return "is ended and tried again, unless it shows progress"
+            return "is ended and tried again, if it shows no progress,"
         case EngineState.DRAINING:
             return f"{_goal(machine)} once what runs has ended, at the latest"
         case EngineState.STOPPING if machine.killed:

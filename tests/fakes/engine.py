@@ -6,7 +6,8 @@ vLLM's flags are accepted and, but for a few, ignored. The faults of serving can
 run time:
 
     POST /fake {"stall_after": 3}     the whole set; what is not named works ({}: all works);
-                                      {"exit_code": 1, "exit_after": 0.5} ends the process
+                                      {"exit_code": 1, "exit_after": 0.5} ends the process;
+                                      a negative code is a signal
     GET /fake/seen                    {"requests": [{method, path, headers, body, at}],
                                        "aborted": [{path, at, chunks}]}; DELETE forgets
 
@@ -17,9 +18,11 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script from anywhere
@@ -43,8 +46,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--max-num-seqs", type=int, default=64)
     start = parser.add_argument_group("faults of the process")
     start.add_argument("--ready-after", type=float, default=0.0, metavar="S")
+    start.add_argument("--busy-load", type=float, default=0.0, metavar="S", help="as a compile")
     start.add_argument("--never-ready", action="store_true")
-    start.add_argument("--exit-code", type=int, metavar="N")
+    start.add_argument("--exit-code", type=int, metavar="N", help="negative: a signal")
     start.add_argument("--exit-after", type=float, default=0.0, metavar="S")
     start.add_argument("--deaf-to-sigterm", action="store_true")
     start.add_argument("--deaf-until-ready", action="store_true", help="as the real one is")
@@ -53,17 +57,37 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     start.add_argument("--fork-grandchild", action="store_true")
     start.add_argument("--log-lines", type=Path, metavar="FILE", help="'E ' in front: to stderr")
+    start.add_argument(
+        "--lives", type=Path, metavar="FILE", help="each life takes a line of faults off FILE"
+    )
     serving = parser.add_argument_group("faults of serving, as in POST /fake")
     serving.add_argument("--stall-after", type=int, metavar="N")
+    serving.add_argument("--stall-s", type=float, metavar="S", help="one long step; else for good")
     serving.add_argument("--tear-after", type=int, metavar="N")
     serving.add_argument("--error-after", type=int, metavar="N", help="as when EngineCore dies")
     serving.add_argument("--slow-head", type=float, default=0.0, metavar="S")
     serving.add_argument("--silent-prefill", type=float, default=0.0, metavar="S")
     serving.add_argument("--garbage", action="store_true")
+    serving.add_argument("--gibberish", action="store_true", help="/v1 speaks no HTTP")
+    serving.add_argument("--deaf", action="store_true", help="accepts, and answers nothing")
     serving.add_argument("--health-status", type=int, default=200, metavar="N")
     serving.add_argument("--chunk-delay", type=float, default=0.0, metavar="S")
     options, _ignored = parser.parse_known_args(argv)
     return options
+
+
+def faults_of_this_life(path: Path) -> list[str]:
+    """Take the first line of faults off the file: none left, none added."""
+    mine, _, rest = path.read_text().partition("\n")
+    path.write_text(rest)
+    return shlex.split(mine)
+
+
+def load_busily(seconds: float) -> None:
+    """Compute without a word, as a compile does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 def fork_grandchild() -> None:
@@ -138,16 +162,26 @@ class Process:
 
     def exit_later(self, code: int, after_s: float) -> None:
         """End the process, without a word, in ``after_s`` seconds."""
-        asyncio.get_running_loop().call_later(after_s, os._exit, code)
+        asyncio.get_running_loop().call_later(after_s, end_now, code)
+
+
+def end_now(code: int) -> None:
+    """End the process with this code; a negative one is the signal that ends it."""
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def main() -> None:
     """Run the fake engine."""
     options = parse(sys.argv[1:])
+    if options.lives is not None:
+        options = parse([*faults_of_this_life(options.lives), *sys.argv[1:]])
     if options.fork_grandchild:
         fork_grandchild()  # before any socket is there to be inherited
     if options.log_lines is not None:
         print_log_lines(options.log_lines)
+    load_busily(options.busy_load)
     asyncio.run(Process(options).run())
 
 

@@ -31,11 +31,14 @@ class Faults:
     """What goes wrong while serving. POST /fake replaces the whole set."""
 
     stall_after: int | None = None
+    stall_s: float | None = None
     tear_after: int | None = None
     error_after: int | None = None
     slow_head: float = 0.0
     silent_prefill: float = 0.0
     garbage: bool = False
+    gibberish: bool = False
+    deaf: bool = False
     health_status: int = 200
     chunk_delay: float = 0.0
 
@@ -95,7 +98,11 @@ class FakeEngine:
         """Answer one request."""
         request = exchange.request
         self._remember(exchange)
-        if request.path.startswith(GUARDED_PREFIX) and not self._authorized(exchange):
+        if self.faults.deaf and not request.path.startswith("/fake"):
+            await asyncio.Event().wait()
+        if self.faults.gibberish and request.path.startswith("/v1"):
+            exchange.gibber()
+        elif request.path.startswith(GUARDED_PREFIX) and not self._authorized(exchange):
             await exchange.send(json_reply({"error": "Unauthorized"}, 401))
         elif request.path not in self._routes:
             await exchange.send(json_reply({"detail": "Not Found"}, 404))
@@ -266,10 +273,12 @@ class FakeEngine:
         await exchange.start_stream()  # as in vLLM, before the request waits for its turn
         async with self._slot():
             await asyncio.sleep(self.faults.silent_prefill)
+            has_stalled = False
             for sent, frame in enumerate(frames):
                 faults = self.faults
                 if faults.stall_after is not None and sent >= faults.stall_after:
-                    await asyncio.Event().wait()
+                    await self._stall(has_stalled)
+                    has_stalled = True
                 if faults.tear_after is not None and sent >= faults.tear_after:
                     exchange.tear()
                     return
@@ -300,7 +309,7 @@ class FakeEngine:
         async with self._slot():
             await asyncio.sleep(faults.silent_prefill + faults.chunk_delay * tokens)
             if faults.stall_after is not None:
-                await asyncio.Event().wait()
+                await self._stall()
             if faults.error_after is not None:
                 raise dead_engine()
             reply = json_reply(whole(generation))
@@ -309,6 +318,13 @@ class FakeEngine:
             else:
                 await exchange.send_half(reply)
                 exchange.tear()
+
+    async def _stall(self, once_more: bool = False) -> None:
+        """Stand still for good, or for one step of ``stall_s`` seconds, with every counter."""
+        if self.faults.stall_s is None:
+            await asyncio.Event().wait()
+        elif not once_more:
+            await asyncio.sleep(self.faults.stall_s)
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

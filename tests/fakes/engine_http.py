@@ -86,6 +86,11 @@ class Exchange:
         self.connection.write(b"0\r\n\r\n")
         await self.connection.drained()
 
+    def gibber(self) -> None:
+        """Answer with bytes that are no HTTP, and close."""
+        self.connection.write(b"\x00\xff no HTTP \x15\x03\x01\r\n\r\n")
+        self.connection.close()
+
     def tear(self) -> None:
         """Close the connection in the middle of the answer; what was written still arrives."""
         self.connection.close()

@@ -249,7 +249,8 @@ async def test_a_tree_that_cannot_be_seen_is_not_called_gone() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # as when clients hold them all
         try:
             assert not await one.child.sweep(0.2)
-            assert await one.child.wait() == -9  # the group is killed blindly
+            async with asyncio.timeout(20):
+                assert await one.child.wait() == -9  # the group is killed blindly
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert one.pids["a"] in one.child.tree()
