@@ -38,7 +38,8 @@ class Keeper:
     file: StateFile
     incidents: IncidentStore
     kept: Kept
-    _trouble: str = ""
+    _state_trouble: str = ""
+    _incident_trouble: str = ""
 
     def __post_init__(self) -> None:
         self._changed = asyncio.Event()
@@ -57,7 +58,7 @@ class Keeper:
     @property
     def degraded(self) -> tuple[str, ...]:
         """What is wrong with keeping."""
-        return (NOT_SAVED,) if self._trouble else ()
+        return (NOT_SAVED,) if self._state_trouble or self._incident_trouble else ()
 
     # ---- what changes
 
@@ -110,7 +111,7 @@ class Keeper:
     def save_now(self) -> None:
         """Write what is kept; from any thread."""
         with self._writing:  # the newest state last
-            self._trouble = self.file.save(self.kept)
+            self._state_trouble = self.file.save(self.kept)
 
     # ---- an earlier life
 
@@ -172,8 +173,7 @@ class Keeper:
             stacks=findings.stacks if findings else {},
             metrics=dict(findings.counters) if findings else {},
         )
-        if trouble := self.incidents.save(incident):
-            self._trouble = trouble
+        self._incident_trouble = self.incidents.save(incident)
         log.warning("engine.incident", id=incident.id, code=reason.code, spawn=before.spawn)
 
 

@@ -138,7 +138,7 @@ class _Trace:
 
     open: bool = False  # frames may come
     tail: bool = False  # what follows is the rest of a hidden message
-    source: bool = False  # the next line is the source of a known file
+    ours: bool = False  # a frame of a known file was there: nobody's pasted text, as far as seen
 
 
 class RedactionGate:
@@ -216,22 +216,26 @@ class RedactionGate:
         self._traces[writer] = trace
         if len(self._traces) > 64:
             del self._traces[next(iter(self._traces))]
-        source, trace.source = trace.source, False
         bars = _MARGIN.match(text)["bars"]  # type: ignore[index]
         body = text[len(bars) :]
         if _LINK.fullmatch(body) or _LINK.fullmatch(text):
             trace.tail = False
             return text
         if _OPENING.fullmatch(body) and not trace.tail:
-            trace.open = True
+            # under vLLM's own header it is its own; printed raw, its frames must show it
+            trace.open, trace.ours = True, bool(_HEADER.match(writer))
             return text
         if not trace.open:
             return ""
         if match := _FRAME.fullmatch(body):
             path = self._path(match["path"])
-            trace.source = path != HIDDEN
-            return f'{bars}{match["indent"]}File "{path}", {match["where"]}'
-        if _MARKS.fullmatch(body) or (source and body.startswith("    ")):
+            where = match["where"]
+            if path == HIDDEN:  # a request may quote somebody's traceback: no name of theirs
+                where = where.partition(",")[0]
+            else:
+                trace.ours = True
+            return f'{bars}{match["indent"]}File "{path}", {where}'
+        if _MARKS.fullmatch(body):
             return text
         if match := _EXCEPTION.fullmatch(body):
             return bars + self._exception(trace, match)
@@ -240,7 +244,9 @@ class RedactionGate:
     def _exception(self, trace: _Trace, match: re.Match[str]) -> str:
         trace.open, trace.tail = False, True
         said = match["said"]
-        return f"{match['type']}: {self._words(said, HIDDEN)}" if said else match[0]
+        if not trace.ours:
+            return self._words(match[0], HIDDEN_LINE)
+        return f"{match['type']}: {self._words(said, HIDDEN)}" if said else match["type"]
 
     def _words(self, text: str, otherwise: str) -> str:
         words = self._known(text)

@@ -46,11 +46,12 @@ async def settle(
     samples: list[int] = []
     while True:
         memory = read()
-        if not memory:
+        available, total = memory.get("MemAvailable"), memory.get("MemTotal")
+        if available is None or total is None:
             return Settled(time.monotonic() - began, True)  # nothing to go by
-        samples.append(memory["MemAvailable"])
+        samples.append(available)
         waited = time.monotonic() - began
-        if is_settled(samples, baseline, memory["MemTotal"]):
+        if is_settled(samples, baseline, total):
             return Settled(waited, True)
         if waited + sample_s > timeout_s:
             return Settled(waited, False)

@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import time
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script from anywhere
@@ -56,6 +57,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--drain-forever", action="store_true", help="as vLLM with a whole request in flight"
     )
     start.add_argument("--fork-grandchild", action="store_true")
+    start.add_argument("--shared-memory", action="store_true", help="a segment, as vLLM's cores")
     start.add_argument("--log-lines", type=Path, metavar="FILE", help="'E ' in front: to stderr")
     start.add_argument(
         "--lives", type=Path, metavar="FILE", help="each life takes a line of faults off FILE"
@@ -98,6 +100,13 @@ def fork_grandchild() -> None:
         while True:
             signal.pause()
     print(f"grandchild {pid}", flush=True)
+
+
+def share_memory() -> SharedMemory:
+    """Take a segment of shared memory, with the helper process that removes it if we do not."""
+    segment = SharedMemory(create=True, size=4096)
+    print(f"segment {segment.name.lstrip('/')}", flush=True)
+    return segment
 
 
 def print_log_lines(path: Path) -> None:
@@ -181,8 +190,12 @@ def main() -> None:
         fork_grandchild()  # before any socket is there to be inherited
     if options.log_lines is not None:
         print_log_lines(options.log_lines)
+    segment = share_memory() if options.shared_memory else None
     load_busily(options.busy_load)
     asyncio.run(Process(options).run())
+    if segment is not None:
+        segment.close()
+        segment.unlink()
 
 
 if __name__ == "__main__":

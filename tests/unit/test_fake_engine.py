@@ -1,17 +1,13 @@
 """Each fault of the fake engine does what its flag says."""
 
-import signal
 import socket
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from appliance import probes
-from tests import engines
 from tests.asking import open_request, read_all, read_head, read_until_quiet
 from tests.engines import MODEL, EngineHandle, StartFake, wait_until
 from tests.fakes.engine_mind import NONSENSE, pieces
@@ -39,143 +35,10 @@ def runs(client: httpx.Client) -> float:
     return float(line.rpartition(" ")[2])
 
 
-def grandchild(engine: EngineHandle) -> int:
-    wait_until(lambda: "grandchild" in engine.log.read_text(), 10, "the grandchild to be named")
-    return int(engine.log.read_text().split("grandchild ")[1].split()[0])
-
-
 def refused(engine: EngineHandle) -> bool:
     host, _, port = engine.base_url.removeprefix("http://").partition(":")
     with socket.socket() as sock:
         return sock.connect_ex((host, int(port))) != 0
-
-
-# Starting
-
-
-def test_ready_after_binds_the_port_but_refuses_until_then(fake_engine: StartFake) -> None:
-    started = time.monotonic()
-    engine = fake_engine("--ready-after", "0.7")
-    assert time.monotonic() - started >= 0.7
-    assert engine.before_ready == {"refused"}
-
-
-def test_the_port_is_taken_before_it_answers(fake_engine: StartFake) -> None:
-    engine = fake_engine("--never-ready", ready=False)
-    port = int(engine.base_url.rpartition(":")[2])
-
-    def taken() -> bool:
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                return True
-        return False
-
-    wait_until(taken, 10, "the port to be bound")
-    assert refused(engine)
-
-
-def test_never_ready_refuses_and_lives(fake_engine: StartFake) -> None:
-    engine = fake_engine("--never-ready", ready=False)
-    with pytest.raises(AssertionError, match="in vain"):
-        engine.wait_ready(within_s=1)
-    assert engine.process.poll() is None
-
-
-def test_faults_may_stand_before_and_behind_serve_and_unknown_flags_are_ignored(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "engine.log"
-    ignored = ["--cudagraph-capture-sizes", "1", "2", "--override-generation-config", "{}"]
-    command = [*engines.fake_argv("--exit-code", "3", "--exit-after", "60"), *ignored, "--garbage"]
-    with engines.running(command, log) as engine:
-        engine.wait_ready(within_s=20)
-        assert content(engine) == NONSENSE
-
-
-def test_exit_code_ends_the_process_with_that_code(fake_engine: StartFake) -> None:
-    engine = fake_engine("--exit-code", "7", ready=False)
-    assert engine.process.wait(timeout=10) == 7
-
-
-def test_exit_after_lets_it_serve_first(fake_engine: StartFake) -> None:
-    engine = fake_engine("--exit-code", "0", "--exit-after", "0.8")
-    assert engine.process.wait(timeout=10) == 0
-    assert refused(engine)
-
-
-def test_log_lines_are_printed_before_readiness(fake_engine: StartFake, tmp_path: Path) -> None:
-    lines = tmp_path / "lines.txt"
-    lines.write_text("Loading safetensors checkpoint shards:  50%\nE Traceback: boom\n")
-    engine = fake_engine("--log-lines", str(lines))
-    log = engine.log.read_text().splitlines()
-    assert log[:2] == ["Loading safetensors checkpoint shards:  50%", "Traceback: boom"]
-
-
-# Ending
-
-
-def test_sigterm_ends_an_idle_engine_with_zero(fake_engine: StartFake) -> None:
-    engine = fake_engine()
-    engine.process.send_signal(signal.SIGTERM)
-    assert engine.process.wait(timeout=10) == 0
-
-
-def test_sigterm_does_not_wait_for_a_stalled_stream(fake_engine: StartFake) -> None:
-    engine = fake_engine("--stall-after", "1")
-    with raw(engine, stream=True) as sock:
-        read_head(sock)
-        engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(timeout=10) == 0
-
-
-def test_drain_forever_waits_for_the_last_client(fake_engine: StartFake) -> None:
-    engine = fake_engine("--drain-forever", "--stall-after", "0")
-    with raw(engine), engine.client() as client:
-        wait_until(lambda: runs(client) == 1, 10, "the request to run")
-        engine.process.send_signal(signal.SIGTERM)
-        with pytest.raises(subprocess.TimeoutExpired):
-            engine.process.wait(timeout=2)
-    assert engine.process.wait(timeout=10) == 0
-
-
-def test_a_deaf_engine_survives_sigterm_and_still_answers(fake_engine: StartFake) -> None:
-    engine = fake_engine("--deaf-to-sigterm")
-    engine.process.send_signal(signal.SIGTERM)
-    assert content(engine)
-    assert engine.process.poll() is None
-
-
-def test_an_engine_deaf_until_ready_loses_an_early_sigterm_only(fake_engine: StartFake) -> None:
-    engine = fake_engine("--deaf-until-ready", "--ready-after", "1.0", ready=False)
-    status = Path(f"/proc/{engine.pid}/status")
-    bit = 1 << (signal.SIGTERM - 1)
-
-    def ignores_sigterm() -> bool:
-        ignored = status.read_text().split("SigIgn:")[1].split()[0]
-        return bool(int(ignored, 16) & bit)
-
-    wait_until(ignores_sigterm, 10, "the engine to ignore SIGTERM")
-    engine.process.send_signal(signal.SIGTERM)
-    engine.wait_ready(within_s=20)
-    engine.process.send_signal(signal.SIGTERM)
-    assert engine.process.wait(timeout=10) == 0
-
-
-def test_a_grandchild_outlives_the_engine_in_its_group(fake_engine: StartFake) -> None:
-    engine = fake_engine("--fork-grandchild")
-    pid = grandchild(engine)
-    engine.process.send_signal(signal.SIGTERM)
-    engine.process.wait(timeout=10)
-    assert engines.group_members(engine.pgid) == {pid}
-    assert pid in engines.leaked(set())  # an orphan is found by its inherited mark
-
-
-def test_a_grandchild_holds_the_pipes_open(fake_engine: StartFake) -> None:
-    engine = fake_engine("--fork-grandchild")
-    fds = [Path(f"/proc/{grandchild(engine)}/fd/{fd}").readlink() for fd in (1, 2)]
-    assert fds == [engine.log, engine.log]
 
 
 # Streams
@@ -188,6 +51,48 @@ def test_stall_after_sends_that_many_chunks_and_keeps_the_socket(fake_engine: St
     assert not closed
     assert events(read) == 2
     assert b"0\r\n\r\n" not in read
+
+
+def test_stall_s_is_one_long_step_in_which_every_counter_stands_still(
+    fake_engine: StartFake,
+) -> None:
+    engine = fake_engine("--stall-after", "2", "--stall-s", "0.5")
+    began = time.monotonic()
+    with raw(engine, timeout_s=0.2, stream=True) as sock, engine.client() as client:
+        read, closed = read_until_quiet(sock)
+        assert (events(read), closed) == (2, False)
+        before = client.get("/metrics").text
+        assert client.get("/metrics").text == before
+        sock.settimeout(10)
+        while b"[DONE]" not in read:
+            read += sock.recv(65536)
+    assert time.monotonic() - began >= 0.5
+
+
+def test_stall_s_holds_up_a_whole_answer_too(fake_engine: StartFake) -> None:
+    engine = fake_engine("--stall-after", "0", "--stall-s", "0.5")
+    began = time.monotonic()
+    assert content(engine)
+    assert time.monotonic() - began >= 0.5
+
+
+def test_a_deaf_engine_accepts_and_answers_nothing_but_its_handle(fake_engine: StartFake) -> None:
+    engine = fake_engine()
+    with engine.client() as client:
+        client.post("/fake", json={"deaf": True})
+        for path in ("/health", "/metrics", "/v1/models"):
+            with pytest.raises(httpx.ReadTimeout):
+                client.get(path, timeout=0.2)
+        client.post("/fake", json={})
+        assert client.get("/health").status_code == 200
+
+
+def test_gibberish_is_no_http_on_the_api_alone(fake_engine: StartFake) -> None:
+    engine = fake_engine("--gibberish")
+    with engine.client() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get("/v1/models")
+        assert client.get("/health").status_code == 200
 
 
 def test_tear_after_closes_without_the_terminal_chunk(fake_engine: StartFake) -> None:

@@ -214,11 +214,6 @@ def test_an_incident_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
     assert keeper.degraded == (NOT_SAVED,)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="keeper.py: save_now clears the trouble of the incidents, which the supervisor's "
-    "remember() brings about at each failure; they need one trouble each",
-)
 def test_a_saved_state_does_not_hide_that_an_incident_was_lost(tmp_path: Path) -> None:
     (tmp_path / "incidents").write_text("a file in the way")
     keeper = open_keeper(tmp_path, CHOICE)
@@ -254,7 +249,9 @@ PLAN = LaunchPlan(
 def note(keeper: Keeper, engine: Spawn | None = None, lines: EngineLog | None = None) -> None:
     before = Machine(state=EngineState.READY, spawn=7)
     spawn = cast("Incarnation | None", engine)
-    keeper.incident(before, DIED, FALLEN, lines or EngineLog(), spawn, Traffic(2, 3))
+    keeper.incident(
+        before, DIED, FALLEN, lines or EngineLog(), spawn, Traffic(running=2, waiting=3)
+    )
 
 
 def kept_incident(keeper: Keeper) -> Incident:

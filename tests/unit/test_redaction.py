@@ -252,14 +252,14 @@ TRACEBACK = [
     ("Traceback (most recent call last):", None),
     ('  File "<frozen runpy>", line 198, in _run_module_as_main', None),
     ('  File "/srv/engine/lib/vllm/v1/engine/core.py", line 9, in run_busy_loop', None),
-    ("    self._process_input_queue(x='y')", None),
+    ("    self._process_input_queue(x='y')", HIDDEN_LINE),
     ("    ^^^^^^^^^^^^~~~~", None),
     (
         '  File "/home/u/venv/lib/python3.11/site-packages/vllm/x.py", line 3, in <module>',
         '  File "(hidden)/site-packages/vllm/x.py", line 3, in <module>',
     ),
-    ("    raise ValueError(prompt)", None),
-    ('  File "/home/u/My Project/plugin.py", line 3, in f', '  File "(hidden)", line 3, in f'),
+    ("    raise ValueError(prompt)", HIDDEN_LINE),
+    ('  File "/home/u/My Project/plugin.py", line 3, in f', '  File "(hidden)", line 3'),
     ("    raise ValueError('my own words')", HIDDEN_LINE),
     ("  [Previous line repeated 3 more times]", None),
     ("ValueError: cannot render my own words", "ValueError: (hidden)"),
@@ -272,7 +272,7 @@ TRACEBACK = [
     ("", None),
     ("Traceback (most recent call last):", None),
     ('  File "/usr/lib/python3.11/x.py", line 3, in f', None),
-    ("    g()", None),
+    ("    g()", HIDDEN_LINE),
     (
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. my own words",
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB (hidden)",
@@ -280,6 +280,7 @@ TRACEBACK = [
 ]
 PYDANTIC = [
     ("Traceback (most recent call last):", None),
+    ('  File "/usr/lib/python3.11/x.py", line 3, in f', None),
     (
         "pydantic_core._pydantic_core.ValidationError: 1 validation error for M",
         "pydantic_core._pydantic_core.ValidationError: (hidden)",
@@ -290,11 +291,12 @@ PYDANTIC = [
 GROUP = [
     ("  + Exception Group Traceback (most recent call last):", None),
     ('  |   File "/usr/lib/python3.11/x.py", line 3, in f', None),
-    ("  |     g()", None),
+    ("  |     g()", HIDDEN_LINE),
     ("  | ExceptionGroup: my words (1 sub-exception)", "  | ExceptionGroup: (hidden)"),
     ("  +-+---------------- 1 ----------------", None),
     ("    | Traceback (most recent call last):", None),
-    ('    |   File "/home/u/x.py", line 3, in f', '    |   File "(hidden)", line 3, in f'),
+    ('    |   File "/usr/lib/python3.11/x.py", line 3, in f', None),
+    ('    |   File "/home/u/x.py", line 3, in f', '    |   File "(hidden)", line 3'),
     ("    | KeyError: 'my words'", "    | KeyError: (hidden)"),
     ("    +------------------------------------", None),
 ]
@@ -329,11 +331,26 @@ def test_two_processes_tell_their_tracebacks_at_once() -> None:
         f"{CORE}    theirs()",
         f"{other}    my_own_words()",
     ]
-    assert passed(*lines)[4:] == [lines[4], f"{other}{HIDDEN}"]
+    assert passed(*lines)[2:] == [
+        lines[2],
+        f'{other}  File "(hidden)", line 1',
+        f"{CORE}{HIDDEN}",
+        f"{other}{HIDDEN}",
+    ]
+
+
+def test_a_traceback_of_unknown_files_printed_raw_may_be_somebodys_and_keeps_no_name() -> None:
+    told = [
+        "Traceback (most recent call last):",
+        '  File "/home/User/My Project/secret.py", line 3, in my_words',
+        "MyWordsError: more of my words",
+    ]
+    assert passed(*told) == [told[0], '  File "(hidden)", line 3', HIDDEN_LINE]
 
 
 def test_a_crash_after_another_is_told_once_a_line_stood_between_them() -> None:
-    crash = ["Traceback (most recent call last):", "ValueError: (hidden)"]
+    frame = '  File "/usr/lib/python3.11/x.py", line 3, in f'
+    crash = ["Traceback (most recent call last):", frame, "ValueError: (hidden)"]
     between = "INFO:     Shutting down"
     assert passed(*crash, between, *crash) == [*crash, between, *crash]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,8 +93,5 @@ async def test_where_memory_cannot_be_read_there_is_nothing_to_wait_for() -> Non
     assert settled.seconds < 60
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="settle.py: a row without MemAvailable is a KeyError"
-)
 async def test_a_kernel_that_does_not_tell_what_is_available_is_not_waited_for() -> None:
     assert (await settle(None, lambda: {"MemTotal": TOTAL}, 60, 60)).is_back
