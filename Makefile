@@ -39,14 +39,14 @@ check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
 	$(BIN)/shellcheck $(SHELL_FILES)
 
 test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the real engine
-	$(BIN)/python -m pytest -m "not long and not engine" $(WORKERS)
-	CI=true $(BIN)/python -m pytest -m "not long and engine"
+	$(BIN)/python -m pytest --ignore tests/fault -m "not long and not engine" $(WORKERS)
+	CI=true $(BIN)/python -m pytest --ignore tests/fault -m "not long and engine"
 
 test-fault: .venv/.dev setup ## break it in every known way, and print what happened
 	FAULT_TABLE=$(FAULT_TABLE) CI=true $(BIN)/python -m pytest tests/fault -m "not long"
 
 test-unit: .venv/.dev ## the tests that need no engine
-	$(BIN)/python -m pytest -m "not long and not engine" $(WORKERS)
+	$(BIN)/python -m pytest --ignore tests/fault -m "not long and not engine" $(WORKERS)
 
 test-long: .venv/.dev setup ## what takes long: fresh installs, resolution for aarch64
 	CI=true $(BIN)/python -m pytest -m long
