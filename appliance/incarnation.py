@@ -134,7 +134,13 @@ class Incarnation:
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            # nobody awaits a watcher: without this it would be gone without a word
+            log.error("engine.unwatched", spawn=self.number, exc_info=fault)
 
     async def _sweep(self) -> None:
         if not await self.child.sweep():
