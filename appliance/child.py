@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
-from appliance import tree
+from appliance import segments, tree
 from appliance.errors import SpawnFailed
 from appliance.tree import Process, TreeUsage
 
@@ -40,6 +40,7 @@ class Child:
         self._holds_number = True
         # Members seen outside the session, as (pid, start): the proof may go with their parent.
         self._runaways: set[tuple[int, int]] = set()
+        self._segments: set[int] = set()  # inodes
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(self.pid)
         self._lines = _LineReader(process, on_line)
@@ -81,6 +82,10 @@ class Child:
         """
         return set(self._find())
 
+    def note_segments(self) -> None:
+        """Remember the shared memory that the tree maps now: once it is dead, nothing tells."""
+        self._segments |= segments.mapped(self._find())
+
     def usage(self) -> TreeUsage:
         """Return what the living tree has used: two of these tell ``tree.is_working``."""
         return tree.usage(self._find())
@@ -120,6 +125,7 @@ class Child:
         try:
             try:
                 found = self._find()  # before the parents go, who are the proof of some
+                self._segments |= segments.mapped(found)
             finally:
                 self._kill_group()
             tree.signal_all(found.values(), signal.SIGKILL)
@@ -138,11 +144,12 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _bury(self) -> None:
-        """Let go of the leader's number and of the pipe: nothing of the tree is left."""
+        """Let go of the number, the pipe and the segments: nothing of the tree is left."""
         self._is_gone = True
         self._process.wait()
         _leaders.discard(self.pid)
         self._lines.close()
+        segments.remove(self._segments)
 
     def _reap(self) -> None:
         """Reap the tree's dead that became our children when their own parent ended."""

@@ -62,6 +62,7 @@ class Findings:
     """What was found out about one spawn, for the incident that may come of it."""
 
     exit: str = ""
+    traffic: Traffic = field(default_factory=Traffic)
     memory: dict[str, int] = field(default_factory=dict)
     stacks: dict[str, str] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Incarnation:
         self._upstream = Upstream(plan.base_url, plan.api_key)
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing = False
-        self._is_over = False
+        self.is_over = False
         # Raises SpawnFailed: nothing else has begun by then.
         self.child: Child = spawn(plan.argv, plan.env, self._line)
         for watch in (self._watch_exit(), self._watch_progress(), self._watch_ready()):
@@ -124,7 +125,7 @@ class Incarnation:
 
     async def end(self) -> None:
         """Leave nothing behind: no task, no process, no connection."""
-        self._is_over = True
+        self.is_over = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -158,7 +159,9 @@ class Incarnation:
 
     async def _watch_exit(self) -> None:
         code = await self.child.wait()
-        self._is_over = True
+        self.is_over = True
+        self.findings.traffic = self._traffic()  # in a moment the relay has let go of it
+        self._tell()  # at once: the gate shuts, and nobody more runs into a dead engine
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # they watch somebody who is gone
         await self._sweep()
@@ -175,7 +178,7 @@ class Incarnation:
         """Tell that it works: by a line, by bytes, or by processor time (a silent compile)."""
         every_s = min(5.0, self._care.quiet_s / 10)
         usage, lines = TreeUsage(), self._log.count
-        while not (self.is_ready or self._is_over):
+        while not (self.is_ready or self.is_over):
             await asyncio.sleep(every_s)
             before = usage
             with contextlib.suppress(OSError):  # no descriptor is free to look with
@@ -187,18 +190,20 @@ class Incarnation:
     async def _watch_ready(self) -> None:
         trouble = await self._warmed_up()
         self.max_model_len = await _context(self._upstream)
-        if self._is_over:
+        if self.is_over:
             return
         if trouble:
             log.warning("engine.output_suspect", spawn=self.number, what=trouble)
         self.degraded = (OUTPUT_SUSPECT,) if trouble else ()
+        with contextlib.suppress(OSError):
+            self.child.note_segments()
         self.is_ready = True
         self._send(BecameReady(self.number))
         await self._watch_life()
 
     async def _warmed_up(self) -> str:
         """Wait until the engine is healthy; return what is wrong with its output."""
-        while not self._is_over:
+        while not self.is_over:
             if not await self._upstream.is_healthy():
                 await asyncio.sleep(HEALTH_EVERY_S)
                 continue
@@ -217,7 +222,8 @@ class Incarnation:
         policy, watch = self._care.wedge, wedge.Watch()
         ill_since: float | None = None
         idle_since, chunks = time.monotonic(), 0
-        while not self._is_over:
+        while not self.is_over:
+            began = time.monotonic()
             vitals = await self._vitals(power=wedge.power_due(watch, policy))
             watch, verdict = wedge.look(watch, vitals, policy)
             ill_since = (ill_since or vitals.at) if await self._is_ill() else None
@@ -239,7 +245,8 @@ class Incarnation:
             if wedge.probe_due(watch, vitals, policy):
                 watch = wedge.probed(watch, vitals.at)
                 self._begin(self._probe())
-            await asyncio.sleep(policy.look_every_s)
+            looked_s = time.monotonic() - began
+            await asyncio.sleep(max(0.05, policy.look_every_s - looked_s))
 
     async def _is_ill(self) -> bool:
         """Tell whether it says itself that it is dead: vLLM does so, and then mostly exits."""
@@ -279,7 +286,7 @@ class Incarnation:
             outcome = "ok"
         except UpstreamError as cause:
             outcome = "failed"
-            if not self._is_over:
+            if not self.is_over:
                 log.warning("engine.probe_failed", spawn=self.number, what=cause.what)
         finally:
             self._probing = False

@@ -145,12 +145,12 @@ class Keeper:
         now: Snapshot,
         lines: EngineLog,
         engine: Incarnation | None,
-        traffic: Traffic,
     ) -> None:
         """Keep one failure: ``before`` is where it happened, ``now`` what follows."""
         at = datetime.now(UTC)
         findings = engine.findings if engine else None
         plan = engine.plan if engine else None
+        traffic = findings.traffic if findings else Traffic()
         after = memory_snapshot()
         incident = Incident(
             id=self.incidents.new_id(at, before.spawn),

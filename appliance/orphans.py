@@ -8,7 +8,7 @@ import asyncio
 import signal
 from dataclasses import dataclass
 
-from appliance import tree
+from appliance import segments, tree
 
 _LOOK_EVERY_S = 0.05
 
@@ -47,17 +47,22 @@ def find_orphans(record: EngineRecord) -> set[int]:
 async def end_orphans(record: EngineRecord, timeout_s: float) -> bool:
     """Kill what is left of a recorded engine; True once nothing is, False if some survive.
 
+    The shared memory that they leave is removed with them.
+
     Their memory may come back later than they go: that is for the caller to await. Raises OSError
     when /proc cannot be read.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     # Until two looks in a row see nobody: they may fork while /proc is being read.
+    held: set[int] = set()
     while found := _find(record) or _find(record):
+        held |= segments.mapped(found)
         tree.signal_all(found.values(), signal.SIGKILL)
         if loop.time() > deadline:
             return not _find(record)
         await asyncio.sleep(_LOOK_EVERY_S)
+    segments.remove(held)
     return True
 
 

@@ -113,14 +113,15 @@ class Supervisor:
         ready = now is not None and state is EngineState.READY
         fallen = state in _FALLEN and now is not None
         lines = self.log.tail(FAILED_LINES) if fallen else []
+        is_over = now is not None and now.is_over  # its exit is yet to be taken
         leaving = state in _LEAVING and (machine.again or machine.pending is not None)
         return Snapshot(
             state=state.value,
             reason=machine.reason,
             since=self._since,
             spawn=machine.spawn,
-            is_ready=state is EngineState.READY,
-            is_coming=state in _COMING or leaving,
+            is_ready=state is EngineState.READY and not is_over,
+            is_coming=state in _COMING or leaving or (state is EngineState.READY and is_over),
             is_idle=state is EngineState.STOPPED and machine.reason.code == "idle",
             progress=str(now.progress) if now and starting else "",
             fraction=now.progress.fraction if now and starting else None,
@@ -346,7 +347,7 @@ class Supervisor:
         reason = before.pending or getattr(event, "reason", None) or self._machine.reason
         now = self._now if self._now and self._now.number == before.spawn else None
         self._metrics.exits.labels(reason.code).inc()
-        self._keeper.incident(before, reason, self.snapshot, self.log, now, self.traffic())
+        self._keeper.incident(before, reason, self.snapshot, self.log, now)
 
     async def _end(self) -> None:
         """Leave nothing behind: no timer, no task, no process."""

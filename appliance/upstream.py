@@ -50,6 +50,8 @@ class Upstream:
 
     async def health(self, within_s: float = PROBE_S) -> Health:
         """Return what ``/health`` says of the engine."""
+        if self._client.is_closed:
+            return Health.ILL
         try:
             response = await self._client.get("/health", timeout=within_s)
         except httpx.TimeoutException:
@@ -75,6 +77,8 @@ class Upstream:
 
     async def metrics(self) -> bytes:
         """Return the engine's own metrics text, or nothing if it does not answer."""
+        if self._client.is_closed:
+            return b""
         try:
             response = await self._client.get("/metrics", timeout=PROBE_S)
         except httpx.HTTPError:
@@ -90,6 +94,7 @@ class Upstream:
         Leaving early, by an error or a cancellation, closes the connection, which is how the
         engine learns that nobody waits for the answer. Raises UpstreamError or UpstreamTimeout.
         """
+        self._must_be_open(path)
         request = self._client.build_request(method, path, headers=dict(headers), content=body)
         try:
             response = await self._client.send(request, stream=True)
@@ -100,9 +105,16 @@ class Upstream:
         finally:
             await response.aclose()
 
+    def _must_be_open(self, path: str) -> None:
+        """Raise what a refused connection would: that engine is gone, and its client with it."""
+        if self._client.is_closed:
+            gone = httpx.ConnectError("the engine is gone")
+            raise _translate(gone, path) from gone
+
     async def _json(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
     ) -> dict[str, Any]:
+        self._must_be_open(path)
         try:
             response = await self._client.request(
                 method, path, json=body, timeout=httpx.Timeout(timeout_s, connect=CONNECT_S)

@@ -249,9 +249,7 @@ PLAN = LaunchPlan(
 def note(keeper: Keeper, engine: Spawn | None = None, lines: EngineLog | None = None) -> None:
     before = Machine(state=EngineState.READY, spawn=7)
     spawn = cast("Incarnation | None", engine)
-    keeper.incident(
-        before, DIED, FALLEN, lines or EngineLog(), spawn, Traffic(running=2, waiting=3)
-    )
+    keeper.incident(before, DIED, FALLEN, lines or EngineLog(), spawn)
 
 
 def kept_incident(keeper: Keeper) -> Incident:
@@ -265,7 +263,6 @@ def test_an_incident_tells_where_why_and_what_follows(keeper: Keeper) -> None:
     assert (told.spawn, told.state, told.next) == (7, "ready", FALLEN.next)
     assert (told.code, told.grade) == ("engine_died", "transient")
     assert (told.what, told.hint) == ("it died", "do this")
-    assert (told.requests_running, told.requests_waiting) == (2, 3)
     assert told.memory["after"]["MemTotal"] > 0
 
 
@@ -278,11 +275,16 @@ def test_an_incident_without_an_engine_has_the_rest(keeper: Keeper) -> None:
 
 def test_an_incident_of_an_engine_has_what_was_found_out(keeper: Keeper) -> None:
     findings = Findings(
-        "signal 9", {"MemTotal": 5}, {"12 EngineCore": "Thread 1"}, {"silence_s": 181.0}
+        exit="signal 9",
+        traffic=Traffic(running=2, waiting=3),
+        memory={"MemTotal": 5},
+        stacks={"12 EngineCore": "Thread 1"},
+        counters={"silence_s": 181.0},
     )
     note(keeper, Spawn(PLAN, findings, Progress("compiling")))
     told = kept_incident(keeper)
     assert (told.exit, told.phase, told.uptime_s) == ("signal 9", "compiling", 12.3)
+    assert (told.requests_running, told.requests_waiting) == (2, 3)
     assert told.memory["before"] == {"MemTotal": 5}
     assert told.stacks == {"12 EngineCore": "Thread 1"}
     assert told.metrics == {"silence_s": 181.0}
