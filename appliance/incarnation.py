@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,9 @@ class Incarnation:
 
     async def _watch_life(self) -> None:
         """Look at the engine's progress until it ends, wedges, or has idled for long enough."""
-        policy, watch = self._care.wedge, wedge.Watch()
+        # a body longer than the context is refused: it buys no more patience than that
+        bound = self.max_model_len or self._care.wedge.max_prompt_tokens
+        policy, watch = replace(self._care.wedge, max_prompt_tokens=bound), wedge.Watch()
         ill_since: float | None = None
         idle_since, chunks = time.monotonic(), 0
         while not self.is_over:

@@ -226,7 +226,6 @@ def _wedge_policy(settings: Settings) -> WedgePolicy:
         prefill_tokens_per_s=settings.prefill_tokens_per_s,
         power_floor_w=settings.wedge_power_floor_w,
         probe_every_s=settings.probe_every_s,
-        max_prompt_tokens=settings.max_model_len,
     )
 
 

@@ -86,7 +86,7 @@ flags=(
     --served-model-name Nikola
     --host "$host"
     --port "$port"
-    --disable-access-log-for-endpoints /health,/metrics
+    --disable-access-log-for-endpoints "/health,/metrics"
     --gpu-memory-utilization 0.88
     --max-model-len 49152
     --max-num-seqs 2

@@ -18,7 +18,8 @@ def table() -> str:
             shown = (
                 "generated" if name in ("api_key", "operator_key") else "profile, or the engine's"
             )
-            shown = "none" if name in ("engine_url", "engine_key", "prompt_file") else shown
+            unset = ("engine_url", "engine_key", "prompt_file", "idle_stop_after_s")
+            shown = "none" if name in unset else shown
         elif isinstance(default, bool):
             shown = "on" if default else "off"
         elif isinstance(default, tuple):
