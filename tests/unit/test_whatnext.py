@@ -56,7 +56,7 @@ def test_every_state_is_in_the_table() -> None:
     assert {machine.state for machine, _ in TABLE} == set(EngineState)
 
 
-@pytest.mark.parametrize("state", set(EngineState) - {EngineState.READY})
+@pytest.mark.parametrize("state", sorted(set(EngineState) - {EngineState.READY}))
 def test_only_an_engine_that_serves_has_nothing_to_say(state: EngineState) -> None:
     # it stands behind "next: ", one line, in the middle of a sentence
     text = forecast(at(state), POLICY)
@@ -67,6 +67,6 @@ def test_only_an_engine_that_serves_has_nothing_to_say(state: EngineState) -> No
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("state", SETTLED - {EngineState.READY})
+@pytest.mark.parametrize("state", sorted(SETTLED - {EngineState.READY}))
 def test_where_nothing_comes_by_itself_it_says_what_to_type(state: EngineState) -> None:
     assert "until: appliance " in forecast(at(state), POLICY)
