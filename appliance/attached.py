@@ -11,6 +11,7 @@ import structlog
 from appliance.engine import OUTPUT_SUSPECT, Listener, Request, Snapshot
 from appliance.errors import EngineNotReady, UpstreamError
 from appliance.launch import LaunchPlan
+from appliance.listeners import Listeners
 from appliance.logs import EngineLog
 from appliance.metrics import Metrics
 from appliance.restart import Reason
@@ -53,7 +54,7 @@ class Attached:
         self._wake = asyncio.Event()
         self._degraded: tuple[str, ...] = ()
         self._max_model_len: int | None = None
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners[Snapshot]()
         metrics.enter_state(self._state, self.states)
 
     @property
@@ -82,8 +83,7 @@ class Attached:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` on each change; return how to stop that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.add(listener)
 
     def request(self, what: Request) -> None:
         """Serve from it (again), or serve no more from it; it goes on running either way."""
@@ -171,5 +171,4 @@ class Attached:
         self._metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._degraded))
         self._metrics.enter_state(state, self.states)
         log.info("engine.transition", was=was.value, to=state.value, reason=reason.code)
-        for listener in list(self._listeners):
-            listener(self.snapshot)
+        self._listeners.tell(self.snapshot)

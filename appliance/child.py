@@ -14,6 +14,7 @@ from typing import Final
 
 from appliance import segments, tree
 from appliance.errors import SpawnFailed
+from appliance.launch import SPAWN_VARIABLE
 from appliance.tree import Process, TreeUsage
 
 LINE_LIMIT = 16 * 1024  # bytes kept of one line; a longer one is cut
@@ -260,4 +261,4 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], 
             "install vLLM, or point APPLIANCE_ENGINE_COMMAND at it; make demo brings its own",
             code="engine_missing",
         ) from cause
-    return Child(process, on_line, env.get(tree.SPAWN_VARIABLE, ""))
+    return Child(process, on_line, env.get(SPAWN_VARIABLE, ""))

@@ -12,18 +12,31 @@ from appliance.errors import HostError, PortTaken, SettingsError
 from appliance.facts import HostFacts
 from appliance.launch import Extras
 
-_MEMINFO = Path("/proc/meminfo")
+MEMINFO = Path("/proc/meminfo")
+_MEMORY = ("MemTotal", "MemAvailable", "MemFree", "SwapFree", "Shmem")
+
+
+def memory_snapshot(path: Path = MEMINFO) -> dict[str, int]:
+    """Return the machine's memory by the kernel's names, in bytes; {} when not readable."""
+    rows = counts(path)
+    return {name: rows[f"{name}:"] * 1024 for name in _MEMORY if f"{name}:" in rows}
+
+
+def counts(path: Path) -> dict[str, int]:
+    """Return the rows "name number" of one of the kernel's files; {} when not readable."""
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return {}
+    fields = [line.split() for line in lines]
+    return {row[0]: int(row[1]) for row in fields if len(row) > 1 and row[1].isdecimal()}
 
 
 def observe_host() -> HostFacts:
     """Return what this machine is. Raises HostError off Linux."""
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-    except OSError as cause:
-        raise HostError(f"{_MEMINFO} cannot be read", "run this on Linux") from cause
-    sizes = {
-        name: int(rest.split()[0]) * 1024 for name, _, rest in (s.partition(":") for s in lines)
-    }
+    sizes = memory_snapshot()
+    if not {"MemTotal", "MemAvailable"} <= sizes.keys():
+        raise HostError(f"{MEMINFO} cannot be read", "run this on Linux")
     return HostFacts(
         machine=platform.machine(),
         cpu_count=len(os.sched_getaffinity(0)),

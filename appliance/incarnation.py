@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -18,15 +17,17 @@ from appliance.engine import OUTPUT_SUSPECT, Traffic
 from appliance.errors import UpstreamError
 from appliance.events import IDLE, BecameReady, Event, Exited, Progressed, StopRequested, Wedged
 from appliance.evidence import gather_stacks
+from appliance.host import memory_snapshot
 from appliance.launch import LaunchPlan
 from appliance.logs import EngineLog
 from appliance.metrics import Metrics
 from appliance.probes import user
 from appliance.progress import Progress, advance
 from appliance.restart import Reason
+from appliance.tasks import Tasks
 from appliance.tree import TreeUsage, is_working
 from appliance.upstream import Health, Upstream
-from appliance.vitals import memory_snapshot, oom_kills, read_counters, read_power_w
+from appliance.vitals import oom_kills, read_counters, read_power_w
 
 log = structlog.get_logger()
 
@@ -97,13 +98,13 @@ class Incarnation:
         self._first_line = engine_log.count
         self._oom_kills = oom_kills()
         self._upstream = Upstream(plan.base_url, plan.api_key)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._probing = False
         self.is_over = False
         # Raises SpawnFailed: nothing else has begun by then.
         self.child: Child = spawn(plan.argv, plan.env, self._line)
         for watch in (self._watch_exit(), self._watch_progress(), self._watch_ready()):
-            self._begin(watch)
+            self._tasks.begin(watch)
 
     @property
     def upstream(self) -> Upstream:
@@ -121,27 +122,14 @@ class Incarnation:
 
     def kill(self) -> None:
         """End every process of it; the exit is told as always."""
-        self._begin(self._sweep())
+        self._tasks.begin(self._sweep())
 
     async def end(self) -> None:
         """Leave nothing behind: no task, no process, no connection."""
         self.is_over = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         await self._sweep()
         await self._upstream.close()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            # nobody awaits a watcher: without this it would be gone without a word
-            log.error("engine.unwatched", spawn=self.number, exc_info=fault)
 
     async def _sweep(self) -> None:
         if not await self.child.sweep():
@@ -162,8 +150,7 @@ class Incarnation:
         self.is_over = True
         self.findings.traffic = self._traffic()  # in a moment the relay has let go of it
         self._tell()  # at once: the gate shuts, and nobody more runs into a dead engine
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()  # they watch somebody who is gone
+        self._tasks.cancel_others()  # they watch somebody who is gone
         await self._sweep()
         await self._upstream.close()
         self.findings.exit = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -246,7 +233,7 @@ class Incarnation:
                 return
             if wedge.probe_due(watch, vitals, policy):
                 watch = wedge.probed(watch, vitals.at)
-                self._begin(self._probe())
+                self._tasks.begin(self._probe())
             looked_s = time.monotonic() - began
             await asyncio.sleep(max(0.05, policy.look_every_s - looked_s))
 

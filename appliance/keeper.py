@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from appliance.engine import Snapshot, Traffic
+from appliance.host import memory_snapshot
 from appliance.incarnation import Incarnation
 from appliance.incidents import Incident, IncidentPlan, IncidentStore
 from appliance.lifecycle import Machine
@@ -22,7 +23,6 @@ from appliance.orphans import EngineRecord, end_orphans, find_orphans, record_of
 from appliance.restart import History, Reason
 from appliance.statefile import Kept, KeptEngine, StateFile, fresh
 from appliance.tree import boot_id
-from appliance.vitals import memory_snapshot
 
 log = structlog.get_logger()
 
@@ -68,11 +68,8 @@ class Keeper:
 
     def remember(self, history: History) -> None:
         """Keep the failures."""
-        past = (history.failures, history.rung, history.gave_up)
-        if past != (self.kept.failures, self.kept.rung, self.kept.gave_up):
-            failures, rung, gave_up = past
-            changed = {"failures": failures, "rung": rung, "gave_up": gave_up}
-            self._set(msgspec.structs.replace(self.kept, **changed))
+        past = {"failures": history.failures, "rung": history.rung, "gave_up": history.gave_up}
+        self._set(msgspec.structs.replace(self.kept, **past))
 
     async def announce(self, token: str) -> None:
         """Write down that an engine with this token is about to be there; wait until it stands.

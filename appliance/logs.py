@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -12,6 +12,7 @@ from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 
 from appliance.diagnosis import known_words
+from appliance.listeners import Listeners
 from appliance.redaction import RedactionGate
 
 
@@ -30,24 +31,14 @@ class EngineLog:
         self.gate = RedactionGate(known=known_words)
         self._lines: deque[LogLine] = deque(maxlen=capacity)
         self.count = 0
-        self._listeners: list[Callable[[LogLine], None]] = []
-
-    @property
-    def secrets(self) -> Sequence[str]:
-        """What never passes, wherever it stands."""
-        return self.gate.secrets
-
-    @secrets.setter
-    def secrets(self, secrets: Sequence[str]) -> None:
-        self.gate.secrets = secrets
+        self._listeners = Listeners[LogLine]()
 
     def append(self, text: str) -> LogLine:
         """Keep ``text``, redacted, and tell the listeners."""
         self.count += 1
         line = LogLine(self.count, self.gate.pass_line(text.rstrip()))
         self._lines.append(line)
-        for listener in list(self._listeners):
-            listener(line)
+        self._listeners.tell(line)
         return line
 
     def tail(self, count: int, after: int = 0) -> list[LogLine]:
@@ -57,8 +48,7 @@ class EngineLog:
 
     def listen(self, listener: Callable[[LogLine], None]) -> Callable[[], None]:
         """Call ``listener`` for each new line; return how to stop that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.add(listener)
 
 
 class _UnfinishedReply(logging.Filter):

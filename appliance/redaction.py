@@ -238,7 +238,8 @@ class RedactionGate:
         if _MARKS.fullmatch(body):
             return text
         if match := _EXCEPTION.fullmatch(body):
-            return bars + self._exception(trace, match)
+            shown = self._exception(trace, match)
+            return shown if shown == HIDDEN_LINE else bars + shown
         return ""
 
     def _exception(self, trace: _Trace, match: re.Match[str]) -> str:

@@ -5,9 +5,8 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -16,6 +15,7 @@ from appliance.engine import OUTPUT_SUSPECT, Listener, Request, Snapshot, Traffi
 from appliance.errors import ApplianceError, EngineNotReady
 from appliance.events import (
     APPLIANCE_ENDS,
+    IDLE,
     DeadlinePassed,
     DrainRequested,
     Effect,
@@ -33,15 +33,17 @@ from appliance.events import (
     StopRequested,
     Terminate,
 )
+from appliance.host import memory_snapshot
 from appliance.incarnation import ENGINE_ILL, SILENT, Care, Incarnation, boot_now
 from appliance.keeper import NOT_SAVED, Keeper
 from appliance.launch import LaunchPlan
 from appliance.lifecycle import ALIVE, EngineState, Machine, Policy, step
+from appliance.listeners import Listeners
 from appliance.logs import EngineLog
 from appliance.restart import Grade, Reason
 from appliance.settle import settle
+from appliance.tasks import Tasks
 from appliance.upstream import Upstream
-from appliance.vitals import memory_snapshot
 from appliance.whatnext import forecast
 
 log = structlog.get_logger()
@@ -92,8 +94,8 @@ class Supervisor:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._due_at: float | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listeners: list[Listener] = []
+        self._tasks = Tasks()
+        self._listeners = Listeners[Snapshot]()
         self._now: Incarnation | None = None
         self._plan: LaunchPlan | None = None
         self._since = time.time()
@@ -122,7 +124,7 @@ class Supervisor:
             spawn=machine.spawn,
             is_ready=state is EngineState.READY and not is_over,
             is_coming=state in _COMING or leaving or (state is EngineState.READY and is_over),
-            is_idle=state is EngineState.STOPPED and machine.reason.code == "idle",
+            is_idle=state is EngineState.STOPPED and machine.reason == IDLE,
             progress=str(now.progress) if now and starting else "",
             fraction=now.progress.fraction if now and starting else None,
             degraded=(*(now.degraded if now and ready else ()), *self._keeper.degraded),
@@ -154,13 +156,13 @@ class Supervisor:
         if machine.state is EngineState.STARTING and self._now:
             # an overdue start is not about to be there: clients' tries must not be used up on it
             return max(self._last_start_s / 5, self._last_start_s - self._now.uptime_s)
-        waits = machine.state is EngineState.BACKOFF and self._due_at is not None
-        return self._last_start_s + (max(0.0, self._due_at - time.time()) if waits else 0.0)  # type: ignore[operator]
+        if machine.state is EngineState.BACKOFF and self._due_at is not None:
+            return self._last_start_s + max(0.0, self._due_at - time.time())
+        return self._last_start_s
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` on each change; return how to stop that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.add(listener)
 
     def request(self, what: Request) -> None:
         """Ask for a change; returns at once. All but the appliance's own end are kept."""
@@ -238,7 +240,7 @@ class Supervisor:
                 metrics.degraded.labels(kind).set(0)
         if machine.state is EngineState.READY and self._now:
             self.log.gate.strict = True  # from here on its lines may quote requests
-            metrics.degraded.labels(OUTPUT_SUSPECT).set(bool(self._now.degraded))
+            metrics.degraded.labels(OUTPUT_SUSPECT).set(OUTPUT_SUSPECT in self._now.degraded)
             if before.state is EngineState.STARTING:
                 self._last_start_s = self._now.uptime_s
                 metrics.start_s.set(self._now.uptime_s)
@@ -258,14 +260,12 @@ class Supervisor:
         )
 
     def _tell(self) -> None:
-        snapshot = self.snapshot
-        for listener in list(self._listeners):
-            listener(snapshot)
+        self._listeners.tell(self.snapshot)
 
     def _act(self, effect: Effect) -> None:
         match effect:
             case Prepare(spawn=number, rung=rung):
-                self._begin(self._prepare(number, rung))
+                self._tasks.begin(self._prepare(number, rung))
             case Spawn(spawn=number):
                 self._spawn(number)
             case Terminate():
@@ -274,11 +274,6 @@ class Supervisor:
             case Kill():
                 if self._now:
                     self._now.kill()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # ---- deeds
 
@@ -353,9 +348,7 @@ class Supervisor:
         """Leave nothing behind: no timer, no task, no process."""
         if self._timer:
             self._timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         if self._now:
             await self._now.end()
         self._keeper.gone()

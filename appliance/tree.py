@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SPAWN_VARIABLE: Final = "UNGLITCHED_SPAWN"  # the variable that marks all that one spawn starts
+from appliance.launch import SPAWN_VARIABLE
 
 WORKING_CPU_SHARE: Final = 0.05  # of one core; an idle engine polls with less (expected)
 WORKING_IO_BYTES: Final = 1024 * 1024

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.host import counts
 from appliance.upstream import Upstream
 
 READ_S = 5.0
@@ -21,7 +22,6 @@ _PROGRESS = (
     b"vllm:prompt_tokens_total",
     b"vllm:kv_cache_usage_perc",
 )
-_MEMORY = ("MemTotal", "MemAvailable", "MemFree", "SwapFree", "Shmem")
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,9 @@ async def read_power_w(program: str = "nvidia-smi", within_s: float = READ_S) ->
     return sum(known) if known and len(known) == len(watts) else None
 
 
-def memory_snapshot(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
-    """Return the machine's memory by the kernel's names, in bytes; {} when not readable."""
-    rows = _rows(path)
-    return {name: rows[f"{name}:"] * 1024 for name in _MEMORY if f"{name}:" in rows}
-
-
 def oom_kills(path: Path = Path("/proc/vmstat")) -> int:
     """Return how many processes the kernel killed for memory since boot; 0 if not readable."""
-    return _rows(path).get("oom_kill", 0)
+    return counts(path).get("oom_kill", 0)
 
 
 def _output(argv: Sequence[str], within_s: float) -> bytes:
@@ -114,12 +108,3 @@ def _finite(text: bytes) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _rows(path: Path) -> dict[str, int]:
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    fields = [line.split() for line in lines]
-    return {row[0]: int(row[1]) for row in fields if len(row) > 1 and row[1].isdecimal()}

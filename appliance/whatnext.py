@@ -1,5 +1,6 @@
 """What happens next by itself, in words for an operator. Pure."""
 
+from appliance.events import IDLE
 from appliance.lifecycle import EngineState, Machine, Policy
 
 
@@ -28,7 +29,7 @@ def forecast(machine: Machine, policy: Policy, *, settling: bool = False) -> str
             return "nothing until: appliance reset"
         case EngineState.FAILED:
             return "nothing until: appliance start"
-        case EngineState.STOPPED if machine.reason.code == "idle":
+        case EngineState.STOPPED if machine.reason == IDLE:
             return "the next request starts it"
         case EngineState.STOPPED:
             return "nothing until: appliance start"

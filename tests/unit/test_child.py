@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,13 +16,14 @@ import pytest
 from appliance import tree
 from appliance.child import Child, reap_strays, spawn
 from appliance.errors import SpawnFailed
+from appliance.launch import SPAWN_VARIABLE
 from tests.engines import wait_until
 from tests.unit.test_tree import PRELUDE, TOKEN, script, subreaper, wait_gone
 
 __all__ = ["subreaper"]  # a fixture
 
 NOBODY = 65534  # the uid
-ENV = dict(os.environ) | {tree.SPAWN_VARIABLE: TOKEN}
+ENV = dict(os.environ) | {SPAWN_VARIABLE: TOKEN}
 
 
 class Engine:
@@ -57,17 +58,6 @@ async def engine(source: str, *names: str) -> AsyncIterator[Engine]:
         yield started
     finally:
         assert await started.child.sweep(20)
-
-
-@pytest.fixture
-def stranger() -> Iterator[int]:
-    """Run a process in a session of its own that must live to the end of the test."""
-    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    yield process.pid
-    survived = process.poll() is None
-    process.kill()
-    process.wait(10)
-    assert survived, "the stranger was killed"
 
 
 def own_zombies() -> set[int]:

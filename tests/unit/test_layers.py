@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "appliance"
 PURE = (
     *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai"),
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
-    *("memory", "redaction", "wedge", "keepalive"),
+    *("memory", "redaction", "wedge", "keepalive", "floors"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.

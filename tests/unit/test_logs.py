@@ -40,7 +40,7 @@ def test_a_line_keeps_its_number_when_earlier_ones_are_dropped() -> None:
 
 def test_a_line_is_redacted_before_anybody_sees_it() -> None:
     log = EngineLog()
-    log.secrets = ("spawn-key",)
+    log.gate.secrets = ("spawn-key",)
     seen: list[LogLine] = []
     log.listen(seen.append)
     line = log.append("listening with spawn-key and api_key=other  \n")
@@ -58,12 +58,6 @@ def test_nobody_hears_what_the_gate_holds_back() -> None:
     assert (line.text, dead.text) == ("(hidden line)", "CUDA out of memory (hidden)")
     assert seen == [line, dead] == log.tail(2)
     assert log.count == 2
-
-
-def test_the_secrets_of_a_log_are_its_gates() -> None:
-    log = EngineLog()
-    log.secrets = ("spawn-key",)
-    assert log.gate.secrets == log.secrets == ("spawn-key",)
 
 
 def test_a_listener_hears_until_it_stops() -> None:

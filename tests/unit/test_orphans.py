@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
@@ -18,17 +16,6 @@ __all__ = ["family", "subreaper"]  # fixtures
 
 OTHER = "fedcba9876543210"
 NOBODY = 65534  # the uid
-
-
-@pytest.fixture
-def stranger() -> Iterator[int]:
-    """Run a process that must live to the end of the test."""
-    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    yield process.pid
-    survived = process.poll() is None
-    process.kill()
-    process.wait(10)
-    assert survived, "the stranger was killed"
 
 
 def killed(families: Families, source: str, *names: str, token: str = TOKEN) -> EngineRecord:

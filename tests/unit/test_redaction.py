@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.diagnosis import known_words
@@ -479,6 +479,7 @@ def test_no_access_line_tells_a_query_or_a_name(text: str) -> None:
         max_size=12,
     )
 )
+@example(["Traceback (most recent call last):", "  | ExceptionGroup: my words (1 sub-exception)"])
 def test_what_passed_the_gate_passes_it_unchanged(lines: list[str]) -> None:
     shown = passed(*lines)
     assert passed(*shown) == shown

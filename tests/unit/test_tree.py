@@ -90,7 +90,7 @@ class Families:
         self.started: list[Family] = []
 
     def __call__(self, source: str, *names: str, token: str = "") -> Family:
-        env = dict(os.environ) | ({tree.SPAWN_VARIABLE: token} if token else {})
+        env = dict(os.environ) | ({launch.SPAWN_VARIABLE: token} if token else {})
         process = subprocess.Popen(
             script(source), env=env, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -169,10 +169,6 @@ def test_an_orphan_with_a_session_of_its_own_is_found_by_the_token_alone(
 def test_a_token_marks_only_as_a_whole(family: Families, token: str) -> None:
     family("orphan('a', os.setsid)", "a", token=TOKEN)
     assert tree.members(0, token) == set()
-
-
-def test_the_plan_marks_with_the_variable_that_is_looked_for() -> None:
-    assert launch.SPAWN_VARIABLE == tree.SPAWN_VARIABLE
 
 
 def test_a_child_that_left_the_session_and_hides_its_environment_is_found_by_its_parent(

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from appliance.host import memory_snapshot
 from appliance.upstream import Upstream
 from appliance.vitals import (
     EngineCounters,
-    memory_snapshot,
     oom_kills,
     parse_counters,
     read_counters,
