@@ -6,6 +6,8 @@ OpenAI-shaped type and code (for the relay), so that one table-free rule maps it
 
 from typing import ClassVar
 
+from appliance.budget import BudgetRow, Shortfall
+
 
 class ApplianceError(Exception):
     """What failed (with the values) and what to type next.
@@ -50,10 +52,38 @@ class PortTaken(HostError):
     code = "port_taken"
 
 
+class SwapError(ApplianceError):
+    """force_swap is missing, or did not do what it was asked."""
+
+    code = "swap_failed"
+
+
 class ModelFolderError(HostError):
     """The model folder is missing, incomplete, or no checkpoint."""
 
     code = "model_folder"
+
+
+class DoesNotFit(HostError):
+    """The memory plan does not add up, or cannot be made: every shortfall at once.
+
+    ``table`` is the budget as far as it could be computed.
+    """
+
+    exit_code = 78  # EX_CONFIG: the choice does not fit the machine
+    code = "does_not_fit"
+
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        *,
+        shortfalls: tuple[Shortfall, ...] = (),
+        table: tuple[BudgetRow, ...] = (),
+    ) -> None:
+        super().__init__(what, hint)
+        self.shortfalls = shortfalls
+        self.table = table
 
 
 class EngineError(ApplianceError):

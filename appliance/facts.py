@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,27 @@ class HostFacts:
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """A checkpoint folder as its config and shards describe it.
+class CacheLayers:
+    """Layers of one kind, and what each keeps of a sequence.
 
-    ``weights_bytes`` is the sum of the shard files' sizes on disk.
+    ``full``: ``values_per_token`` numbers for every token. ``sliding``: the same, of the last
+    ``window`` tokens alone. ``linear``: ``state_bytes`` a sequence, however long it is.
+    """
+
+    kind: Literal["full", "sliding", "linear"]
+    count: int
+    values_per_token: int = 0  # 2 (key and value) x KV heads x head size
+    window: int = 0  # tokens
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A checkpoint folder as its config and the headers of its shards describe it.
+
+    ``weights_bytes`` is the sum of its tensors, ``weights_by_dtype`` the same apart, the largest
+    first. ``cache`` is empty where the kinds of layers are not understood; ``cache_unknown``
+    then says why. ``cache_dtype`` is what "auto" means for this checkpoint.
     """
 
     folder: Path
@@ -68,3 +86,7 @@ class ModelFacts:
     quantization: str  # "" when the config names none
     shard_count: int
     weights_bytes: int
+    weights_by_dtype: tuple[tuple[str, int], ...] = ()
+    cache: tuple[CacheLayers, ...] = ()
+    cache_dtype: str = ""
+    cache_unknown: str = ""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+GIB = 2**30
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,21 +29,16 @@ class Profile:
     level: str
     rows: Mapping[str, Row]
     engine_env: Mapping[str, Row] = field(default_factory=lambda: MappingProxyType({}))
+    on_cpu: bool = False  # vLLM's CPU engine: its memory is the machine's, and no fraction of it
 
 
 _CARD = "model card of catplusplus/MiniMax-M2.7-REAP-172B-A10B-NVFP4"
-_BUDGET = (
-    "95.7 GiB of weights in 121.7 GiB: 0.88 leaves 14.6 GiB to the host and about 57,000 FP8 "
-    "tokens of KV cache (computed; the card's 0.95 leaves 6.1 GiB)"
-)
 _EXPANDABLE = (
     "6 to 7 GiB more left at the floor (nvidia/GLM-5.3-Flash-FP4 discussion 7); "
     "dgx-spark-playbooks#97 saw driver errors with it and none without: set it off there"
 )
 
 _UNIFIED = {
-    "gpu_memory_utilization": Row(0.88, _BUDGET),
-    "max_model_len": Row(49_152, "fits the KV cache of 0.88 with a margin (computed)"),
     "max_num_seqs": Row(2, "one agent and its helper; each sequence costs KV cache"),
     "max_num_batched_tokens": Row(2048, "bounds the activation peak of a long prefill"),
     "attention_backend": Row("FLASHINFER", _CARD),
@@ -55,6 +52,12 @@ _UNIFIED = {
     "expected_start_s": Row(720.0, "8 to 15 min for weights of this size (peers' reports)"),
     "admit_wait_s": Row(1200.0, "a streamed request outlives a whole start"),
     "start_timeout_s": Row(3600.0, "a first start compiles for minutes in silence"),
+    "memory_growth": Row(3 * GIB, "2 to 3 GiB of permanent growth per request (MiaAI-Lab, Spark)"),
+    "memory_warn_floor": Row(7 * GIB // 2, "1 GiB above the end"),
+    "memory_stop_floor": Row(3 * GIB, "the driver needs 3 GiB of free pages (MiaAI-Lab, Spark)"),
+    "memory_kill_floor": Row(5 * GIB // 2, "an end in order takes seconds; a wedge takes 1.5 s"),
+    "memory_emergency": Row(2 * GIB, "below it a whole box froze (open-gpu-kernel-modules#1358)"),
+    "load_free_floor": Row(8 * GIB, "ended failures of loading (tonyd2wild, PR#19)"),
 }
 BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
@@ -92,6 +95,11 @@ BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
                 "kv_cache_dtype": Row("auto", "the CPU engine keeps its KV cache in bf16"),
                 "start_timeout_s": Row(600.0, "loads in under a minute on two cores"),
                 "start_quiet_s": Row(120.0, "it works all the while that it loads"),
+                "memory_growth": Row(GIB // 4, "the tiny model: a fraction of a Spark's"),
+                "memory_warn_floor": Row(GIB, "an ordinary machine: the kernel's OOM killer"),
+                "memory_stop_floor": Row(3 * GIB // 4, "works there, and comes after all of these"),
+                "memory_kill_floor": Row(GIB // 2, "as above"),
+                "memory_emergency": Row(GIB // 4, "as above"),
             },
             {
                 "VLLM_CPU_KVCACHE_SPACE": Row("1", "GiB of KV cache, enough for the tiny model"),
@@ -100,6 +108,7 @@ BOX_PROFILES: Mapping[str, Profile] = MappingProxyType(
                     "load our plug-ins and no stranger's (unglitched_vllm/plugin/README.md)",
                 ),
             },
+            on_cpu=True,
         ),
     }
 )

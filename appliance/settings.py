@@ -5,20 +5,16 @@ profile, the built-in default. Each value remembers which of them it came from.
 """
 
 import difflib
-import json
 import os
 import re
-import shlex
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -28,57 +24,26 @@ from pydantic import (
 )
 
 from appliance.errors import SettingsError
+from appliance.fieldtypes import (
+    Address,
+    Count,
+    Fraction,
+    HomePath,
+    Numbers,
+    Seconds,
+    Size,
+    Table,
+    Words,
+)
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.redaction import debug_switches
-from appliance.sizes import parse_size
+from appliance.sizes import format_size
 
 PREFIX = "APPLIANCE_"
 CONFIG_VARIABLE = "APPLIANCE_CONFIG"
 _KEY = re.compile(r"[!-~]+")
 SECRETS = ("api_key", "operator_key", "engine_key")
-
-
-def _words(value: Any) -> Any:
-    """Split a string as a shell would (a path with a space, or JSON, is quoted); a list passes."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
-def _numbers(value: Any) -> Any:
-    """Split a comma- or space-separated string; a list passes."""
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-def _table(value: Any) -> Any:
-    """Read a string as a JSON object; a table passes."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        raise ValueError('write a JSON object, for example {"temperature": 1.0}') from None
-
-
-def _home(value: Path) -> Path:
-    # an .env file or a unit file has no shell that would do it
-    return Path(os.path.expanduser(value))
-
-
-def _engine_address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must start with http:// or https://, for example http://127.0.0.1:8000")
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user or password: set APPLIANCE_ENGINE_KEY instead")
-    return value
-
-
-Size = Annotated[int, BeforeValidator(parse_size)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
-Table = Annotated[dict[str, int | float], BeforeValidator(_table)]
-HomePath = Annotated[Path, AfterValidator(_home)]
-Address = Annotated[str, AfterValidator(_engine_address)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MIB, GIB = 2**20, 2**30
 
 
 class Settings(BaseModel):
@@ -137,8 +102,43 @@ class Settings(BaseModel):
     )
     probe_every_s: Seconds = Field(60.0, description="one-token probe of an idle engine")
 
-    gpu_memory_utilization: Fraction | None = Field(None, description="vLLM's memory fraction")
-    max_model_len: Count | None = Field(None, description="context in tokens")
+    memory_profile: Literal["safe", "default", "wide"] = Field(
+        "default", description="how much of what is left the KV cache takes: safe, default, wide"
+    )
+    memory_force: bool = Field(
+        False, description="take a plan that its own floors refuse; the guards must be on"
+    )
+    memory_guards: bool = Field(True, description="watch MemAvailable, and end an engine in time")
+    memory_growth: Size = Field(3 * GIB, ge=0, description="what a serving engine may yet grow by")
+    memory_warn_floor: Size = Field(
+        3584 * MIB, ge=0, description="MemAvailable below which it warns"
+    )
+    memory_stop_floor: Size = Field(3 * GIB, ge=0, description="below which nobody more is let in")
+    memory_kill_floor: Size = Field(
+        2560 * MIB, ge=0, description="below which the engine is ended in order"
+    )
+    memory_emergency: Size = Field(
+        2 * GIB, ge=0, description="below which the engine is killed at once"
+    )
+    load_free_floor: Size | None = Field(
+        None, description="MemFree below which a load drops the page cache of its shards"
+    )
+    swap: Literal["auto", "on", "off"] = Field(
+        "auto", description="push cold pages out before a start; auto: if force_swap is there"
+    )
+    swap_command: Words = Field(
+        ("force_swap",), min_length=1, description="how force_swap is started"
+    )
+    evict_cgroups: Words = Field(
+        (), description="leaf cgroups whose cold pages may be pushed out, below cgroup_base"
+    )
+    evict_max: Size = Field(16 * GIB, ge=0, description="what is pushed out at most")
+    cgroup_base: HomePath = Field(Path("/sys/fs/cgroup"), description="where cgroup v2 is mounted")
+
+    gpu_memory_utilization: Fraction | None = Field(
+        None, description="vLLM's memory fraction, instead of the plan's"
+    )
+    max_model_len: Count | None = Field(None, description="context in tokens, not the plan's")
     max_num_seqs: Count = Field(2, description="requests that run at once")
     max_num_batched_tokens: Count | None = Field(None, description="prefill chunk in tokens")
     kv_cache_dtype: str = Field("auto", description="KV cache type")
@@ -199,6 +199,7 @@ class Settings(BaseModel):
                 "APPLIANCE_API_KEY and APPLIANCE_OPERATOR_KEY must differ: "
                 "one is for clients, one for you"
             )
+        self._check_memory()
         for argument in self.engine_extra_args:
             if _is_owned(argument):
                 flag = argument.partition("=")[0]  # without its value, which may be a key
@@ -207,9 +208,29 @@ class Settings(BaseModel):
                 )
         return self
 
+    def _check_memory(self) -> None:
+        for upper, lower in pairwise(FLOORS):
+            if getattr(self, upper) < getattr(self, lower):
+                raise ValueError(
+                    f"{_sized(self, upper)} is below {_sized(self, lower)}: "
+                    "warn, stop, kill and emergency come in this order as memory falls"
+                )
+        if self.memory_force and not self.memory_guards:
+            raise ValueError(
+                "APPLIANCE_MEMORY_FORCE=on needs APPLIANCE_MEMORY_GUARDS=on: "
+                "who overrides the plan keeps the guards"
+            )
+
     def origin(self, name: str) -> str:
         """Return where the value of field ``name`` came from."""
         return self._origins.get(name, "default")
+
+
+FLOORS = ("memory_warn_floor", "memory_stop_floor", "memory_kill_floor", "memory_emergency")
+
+
+def _sized(settings: Settings, name: str) -> str:
+    return f"{PREFIX}{name.upper()}={format_size(getattr(settings, name))}"
 
 
 # --trust-remote-code would run a checkpoint's own Python, --config could smuggle it in; the

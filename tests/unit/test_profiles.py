@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES, Profile, Row
-from appliance.settings import Settings, load_settings
+from appliance.settings import FLOORS, Settings, load_settings
 
 PROFILES = [*BOX_PROFILES.values(), *MODEL_PROFILES.values()]
 ROWS = [(profile, name, row) for profile in PROFILES for name, row in profile.rows.items()]
@@ -20,7 +20,8 @@ def title(value: object) -> str:
 def test_every_row_is_a_setting_with_a_source(profile: Profile, name: str, row: Row) -> None:
     assert name in Settings.model_fields
     assert row.source
-    read = getattr(load_settings({}, {name: row.value}), name)
+    together = {name: row.value for name, row in profile.rows.items()}
+    read = getattr(load_settings({}, together), name)
     assert read == row.value, f"{profile.name}: {name} is not what the setting makes of it"
 
 
@@ -52,10 +53,23 @@ def test_a_profile_stands_under_its_own_name(profiles: dict[str, Profile]) -> No
 
 
 @pytest.mark.parametrize("box", ["spark", "thor"])
-def test_the_boxes_leave_memory_to_the_host(box: str) -> None:
+def test_the_boxes_leave_memory_to_the_plan(box: str) -> None:
     settings = load_settings({"APPLIANCE_PROFILE": box})
-    assert settings.gpu_memory_utilization == 0.88
-    assert (settings.max_model_len, settings.max_num_seqs) == (49_152, 2)
+    assert (settings.gpu_memory_utilization, settings.max_model_len) == (None, None)
+    assert settings.max_num_seqs == 2
+
+
+FLOORS_GIB = {"spark": (3, 3.5, 3, 2.5, 2), "thor": (3, 3.5, 3, 2.5, 2)} | {
+    "demo": (0.25, 1, 0.75, 0.5, 0.25)
+}
+
+
+@pytest.mark.parametrize("box", BOX_PROFILES)
+def test_growth_and_floors_are_rows_of_the_box(box: str) -> None:
+    settings = load_settings({"APPLIANCE_PROFILE": box})
+    names = ("memory_growth", *FLOORS)
+    assert tuple(getattr(settings, name) / 2**30 for name in names) == FLOORS_GIB[box]
+    assert all(settings.origin(name).startswith(f"box profile {box}") for name in names)
 
 
 @pytest.mark.parametrize("box", ["spark", "thor"])

@@ -3,11 +3,19 @@
 import os
 import re
 
+from pydantic.fields import FieldInfo
+
 from appliance.settings import PREFIX, SECRETS, Settings
+from appliance.sizes import format_size, parse_size
 from tests.engines import ROOT
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- settings table -->\n", "<!-- end of settings table -->\n"
+
+
+def is_size(field: FieldInfo) -> bool:
+    """Whether the setting is a number of bytes."""
+    return any(getattr(read, "func", None) is parse_size for read in field.metadata)
 
 
 def table() -> str:
@@ -24,6 +32,8 @@ def table() -> str:
             shown = "on" if default else "off"
         elif isinstance(default, tuple):
             shown = " ".join(map(str, default)) or "none"
+        elif is_size(field):
+            shown = format_size(default)
         else:
             shown = str(default) if default != {} else "profile"
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")

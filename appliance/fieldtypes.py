@@ -1,0 +1,55 @@
+"""How the settings' values are read: sizes, lists, tables and paths, from text or as they are."""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from appliance.sizes import parse_size
+
+
+def _words(value: Any) -> Any:
+    """Split a string as a shell would (a path with a space, or JSON, is quoted); a list passes."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _numbers(value: Any) -> Any:
+    """Split a comma- or space-separated string; a list passes."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _table(value: Any) -> Any:
+    """Read a string as a JSON object; a table passes."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError('write a JSON object, for example {"temperature": 1.0}') from None
+
+
+def _home(value: Path) -> Path:
+    # an .env file or a unit file has no shell that would do it
+    return Path(os.path.expanduser(value))
+
+
+def _engine_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must start with http:// or https://, for example http://127.0.0.1:8000")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or password: set APPLIANCE_ENGINE_KEY instead")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Table = Annotated[dict[str, int | float], BeforeValidator(_table)]
+HomePath = Annotated[Path, AfterValidator(_home)]
+Address = Annotated[str, AfterValidator(_engine_address)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
