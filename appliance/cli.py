@@ -7,6 +7,8 @@ from typing import Any
 
 from appliance import __version__
 from appliance.errors import ApplianceError
+from appliance.hostlend import Host
+from appliance.hostunit import UID
 from appliance.logs import configure
 from appliance.operator import Operator, change, show_incidents, show_logs, show_status
 from appliance.planview import print_plan, print_settings
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_change(commands, "reset", "forget the failures and start", "after it gave up")
     _add_incidents(commands)
     _add_key(commands)
+    _add_host(commands)
     return parser
 
 
@@ -264,4 +267,42 @@ def _key(options: argparse.Namespace) -> int:
         say_kilo(operator.running_url(), operator.key("client"))
     else:
         print(operator.key(options.which))
+    return 0
+
+
+# ---- host
+
+
+def _add_host(commands: Any) -> None:
+    examples = (
+        "  sudo appliance host install --cgroup user.slice/user-1000.slice\n"
+        "  appliance host install --cgroup user.slice/user-1000.slice --dry-run\n"
+        "  appliance host status\n"
+        "  sudo appliance host remove             all is as it was before\n"
+        "exit codes: 0 done, 1 refused, or status: not lent"
+    )
+    about = "let the appliance push cold pages of other cgroups out, and no more than that"
+    parser = _command(commands, "host", about, examples, _host)
+    parser.add_argument("what", choices=("install", "remove", "status"))
+    parser.add_argument(
+        "--cgroup",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="below /sys/fs/cgroup; may be given again for another one",
+    )
+    parser.add_argument("--uid", type=int, default=UID, metavar="N", help="the container's user")
+    parser.add_argument("--dry-run", action="store_true", help="print the unit, change nothing")
+
+
+def _host(options: argparse.Namespace) -> int:
+    host = Host()
+    if options.what == "status":
+        return host.status(print)
+    if options.what == "remove":
+        host.remove(print)
+    elif options.dry_run:
+        host.show(options.cgroup, options.uid, print)
+    else:
+        host.install(options.cgroup, options.uid, print)
     return 0
