@@ -53,7 +53,7 @@ def parse_counters(text: bytes) -> EngineCounters | None:
         if not line.startswith(b"vllm:"):
             continue
         name = line.partition(b"{")[0].partition(b" ")[0]
-        value = _finite(line.rpartition(b" ")[2]) if name in sums else None
+        value = finite(line.rpartition(b" ")[2]) if name in sums else None
         if value is not None:
             sums[name] += value
             found = True
@@ -66,8 +66,8 @@ def parse_counters(text: bytes) -> EngineCounters | None:
 async def read_power_w(program: str = "nvidia-smi", within_s: float = READ_S) -> float | None:
     """Return what all GPUs draw, in watts; None where that cannot be read."""
     argv = (program, "--query-gpu=power.draw", "--format=csv,noheader,nounits")
-    text = await asyncio.to_thread(_output, argv, within_s)
-    watts = [_finite(line) for line in text.split(b"\n") if line.strip()]
+    text = await asyncio.to_thread(output_of, argv, within_s)
+    watts = [finite(line) for line in text.split(b"\n") if line.strip()]
     known = [value for value in watts if value is not None]
     # A sum that lacks a GPU would pass for a low one.
     return sum(known) if known and len(known) == len(watts) else None
@@ -78,7 +78,7 @@ def oom_kills(path: Path = Path("/proc/vmstat")) -> int:
     return counts(path).get("oom_kill", 0)
 
 
-def _output(argv: Sequence[str], within_s: float) -> bytes:
+def output_of(argv: Sequence[str], within_s: float) -> bytes:
     """Return what a program prints; b"" if it fails, or does not end in time.
 
     Not ``subprocess.run``: after its timeout it waits for the killed program without end, and
@@ -101,7 +101,7 @@ def _output(argv: Sequence[str], within_s: float) -> bytes:
     return output if process.returncode == 0 else b""
 
 
-def _finite(text: bytes) -> float | None:
+def finite(text: bytes) -> float | None:
     """Return the number; None for "[N/A]", and for NaN, which would differ from itself."""
     try:
         value = float(text)
