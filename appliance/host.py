@@ -1,15 +1,13 @@
-"""The machine: its facts, the appliance's state folder, and its listening socket."""
+"""The machine: its memory, the appliance's state folder, and its listening socket."""
 
 import contextlib
 import errno
 import fcntl
 import os
-import platform
 import socket
 from pathlib import Path
 
 from appliance.errors import HostError, PortTaken, SettingsError
-from appliance.facts import HostFacts
 from appliance.launch import Extras
 
 MEMINFO = Path("/proc/meminfo")
@@ -30,19 +28,6 @@ def counts(path: Path) -> dict[str, int]:
         return {}
     fields = [line.split() for line in lines]
     return {row[0]: int(row[1]) for row in fields if len(row) > 1 and row[1].isdecimal()}
-
-
-def observe_host() -> HostFacts:
-    """Return what this machine is. Raises HostError off Linux."""
-    sizes = memory_snapshot()
-    if not {"MemTotal", "MemAvailable"} <= sizes.keys():
-        raise HostError(f"{MEMINFO} cannot be read", "run this on Linux")
-    return HostFacts(
-        machine=platform.machine(),
-        cpu_count=len(os.sched_getaffinity(0)),
-        memory_total_bytes=sizes["MemTotal"],
-        memory_available_bytes=sizes["MemAvailable"],
-    )
 
 
 def find_extras() -> Extras:

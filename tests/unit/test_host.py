@@ -1,7 +1,6 @@
 """The machine, the state folder and its lock, and the listening socket."""
 
 import os
-import platform
 import socket
 import stat
 from collections.abc import Iterator
@@ -11,18 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import HostError, PortTaken, SettingsError
-from appliance.host import StateFolder, bind, control_socket, observe_host
-
-# ---- facts
-
-
-def test_the_facts_are_those_of_this_machine() -> None:
-    facts = observe_host()
-    assert facts.machine == platform.machine()
-    assert facts.cpu_count == len(os.sched_getaffinity(0))
-    assert facts.memory_total_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < facts.memory_available_bytes <= facts.memory_total_bytes
-
+from appliance.host import StateFolder, bind, control_socket
 
 # ---- the state folder
 
