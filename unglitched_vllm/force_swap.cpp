@@ -853,7 +853,7 @@ class World {
   const u64 page;
   vector<Recorded> recorded;
 
-  [[nodiscard]] double now() const { return monotonic() + skew_; }
+  [[nodiscard]] double now() const { return roots.fake ? skew_ : monotonic(); }
   void pause(int milliseconds) {
     if (roots.fake) skew_ += milliseconds / 1e3;
     else (void)poll(nullptr, 0, milliseconds);
@@ -1185,11 +1185,12 @@ void observe_groups(const World& world, const Request& request, Scene& scene) {
     else
       for (const string& leaf : walk.leaves) names.emplace(leaf, false);
   }
-  for (const auto& [name, named] : names) {
+  for (const auto& entry : names) {
+    const string& name = entry.first;
     const auto out = [&](const string& one) { return is_within(name, beneath(world.roots, one)); };
     if (std::any_of(request.excluded.begin(), request.excluded.end(), out)) continue;
     scene.facts.candidates.push_back(observe_leaf(world, scene.base, name));
-    scene.facts.candidates.back().named = named;
+    scene.facts.candidates.back().named = entry.second;
     scene.pidfds.emplace_back();
   }
 }
