@@ -1,0 +1,1 @@
+"""force_swap on real kernels: throwaway virtual machines (``make test-kernel``)."""
