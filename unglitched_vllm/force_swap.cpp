@@ -187,10 +187,10 @@ vector<SwapArea> parse_swaps(string_view text) {
     const auto size = parse_u64(words[2]), used = parse_u64(words[3]);
     if (!size || !used) continue;
     SwapArea area{.dev = unescape_octal(words[0]),
-                  .type = string(words[1]),
-                  .size = saturated_mul(*size, 1024),
-                  .used = saturated_mul(*used, 1024),
-                  .rotational = {}};
+        .type = string(words[1]),
+        .size = saturated_mul(*size, 1024),
+        .used = saturated_mul(*used, 1024),
+        .rotational = {}};
     area.used = std::min(area.used, area.size);
     area.zram = area.dev.starts_with("/dev/zram");
     area.network = area.dev.starts_with("/dev/nbd");
@@ -216,10 +216,10 @@ optional<Stat> parse_stat(string_view text) {
   constexpr u64 kMax = 1U << 30;
   if (!pid || !ppid || !start || *pid > kMax || *ppid > kMax) return {};
   return Stat{.pid = static_cast<int>(*pid),
-              .ppid = static_cast<int>(*ppid),
-              .state = rest[0][0],
-              .start = *start,
-              .comm = string(text.substr(open + 1, close - open - 1))};
+      .ppid = static_cast<int>(*ppid),
+      .state = rest[0][0],
+      .start = *start,
+      .comm = string(text.substr(open + 1, close - open - 1))};
 }
 
 // "0::/user.slice/…" of /proc/PID/cgroup: the path in cgroup v2, without its first slash.
@@ -463,9 +463,10 @@ bool is_one_of(string_view text, std::initializer_list<string_view> names) {
 }
 // A unit whose stall makes the machine unreachable.
 bool protected_unit(string_view name) {
-  return is_one_of(name, {"init.scope", "ssh.service", "sshd.service", "ssh.socket", "dbus.service", "dbus.socket",
-                          "dbus-broker.service", "nvidia-persistenced.service"}) ||
-         name.starts_with("systemd-") || name.starts_with("sshd@") || name.starts_with("ssh@");
+  return is_one_of(name,
+             {"init.scope", "ssh.service", "sshd.service", "ssh.socket", "dbus.service", "dbus.socket",
+                 "dbus-broker.service", "nvidia-persistenced.service"}) ||
+      name.starts_with("systemd-") || name.starts_with("sshd@") || name.starts_with("ssh@");
 }
 bool runs_program(const Process& process, string_view program) {
   const size_t last = std::min<size_t>(process.argv.size(), 4);
@@ -491,8 +492,9 @@ string protected_role(const Process& process, const Guarded& guarded) {
   return comm.starts_with("nvidia-persist") ? "nvidia-persistenced" : "";
 }
 bool names_unit(string_view component, const string& unit) {
-  return !unit.empty() && (component == unit || component == unit + ".service" || component == unit + ".scope" ||
-                           component == unit + ".slice");
+  return !unit.empty() &&
+      (component == unit || component == unit + ".service" || component == unit + ".scope" ||
+          component == unit + ".slice");
 }
 
 Verdict judge(const Candidate& candidate, const Guarded& guarded) {
@@ -503,18 +505,18 @@ Verdict judge(const Candidate& candidate, const Guarded& guarded) {
       return {kRefused, "protected", name + " is the engine", "choose other cgroups"};
     if (protected_unit(part))
       return {kRefused, "protected", name + " is protected: " + string(part),
-              "choose other cgroups: this one keeps the machine reachable"};
+          "choose other cgroups: this one keeps the machine reachable"};
   }
   for (const Process& process : candidate.processes) {
     const string role = protected_role(process, guarded);
     if (!role.empty())
       return {kRefused, "protected",
-              text_of("%s holds %s (pid %d, %.32s)", name.c_str(), role.c_str(), process.pid, process.comm.c_str()),
-              "choose a leaf cgroup without it"};
+          text_of("%s holds %s (pid %d, %.32s)", name.c_str(), role.c_str(), process.pid, process.comm.c_str()),
+          "choose a leaf cgroup without it"};
   }
   if (candidate.swap_room == 0U)
     return {kRefused, "swap_max", name + " may not swap: memory.swap.max, its own or a parent's",
-            "systemctl set-property UNIT MemorySwapMax=infinity"};
+        "systemctl set-property UNIT MemorySwapMax=infinity"};
   return {};
 }
 
@@ -539,7 +541,7 @@ u64 tolerance(u64 deficit) { return std::min(std::max(64 * kMiB, deficit / 50), 
 
 bool permitted(const SwapArea& area, const Request& request) {
   return (request.allow_zram || !area.zram) &&
-         (request.allow_slow_swap || !(area.rotational.value_or(false) || area.network));
+      (request.allow_slow_swap || !(area.rotational.value_or(false) || area.network));
 }
 u64 usable_swap(const vector<SwapArea>& swaps, const Request& request) {
   u64 bytes = 0;
@@ -554,33 +556,33 @@ Verdict judge_machine(const Request& request, const Facts& facts, const Decision
   const u64 want = std::max(decision.want_available.value_or(0), decision.want_free.value_or(0));
   if (request.util && facts.cuda.state == Cuda::kOk && facts.cuda.attrs[0] == 0)
     return {kRefused, "discrete_gpu", "this GPU has memory of its own: --util says nothing here",
-            "use --target-available, or nothing: host memory does not limit this GPU"};
+        "use --target-available, or nothing: host memory does not limit this GPU"};
   if (want > less(total, request.reserve))
     return {kInfeasible, "target_too_high",
-            text_of("target %s is more than MemTotal %s less --reserve %s", human(want).c_str(), human(total).c_str(),
-                    human(request.reserve).c_str()),
-            "ask for less: a lower utilization, a smaller KV cache"};
+        text_of("target %s is more than MemTotal %s less --reserve %s", human(want).c_str(), human(total).c_str(),
+            human(request.reserve).c_str()),
+        "ask for less: a lower utilization, a smaller KV cache"};
   if (request.phase == "preflight" && engine.alive)
     return {kRefused, "engine_alive",
-            text_of("an engine is alive (pid %d, %.64s): memory freed while it loads makes it abort", engine.pid,
-                    engine.how.c_str()),
-            "stop it first, or --phase ready once it serves"};
+        text_of("an engine is alive (pid %d, %.64s): memory freed while it loads makes it abort", engine.pid,
+            engine.how.c_str()),
+        "stop it first, or --phase ready once it serves"};
   if (request.phase == "ready" && !engine.alive)
     return {kRefused, "engine_not_alive", "--phase ready, but no engine is alive",
-            "name it with --engine-pid or --engine-unit, or use --phase preflight"};
+        "name it with --engine-pid or --engine-unit, or use --phase preflight"};
   if (facts.swaps.empty())
     return {kRefused, "no_swap", "this machine has no swap: cold pages have nowhere to go",
-            "add a swap file on NVMe, or stop programs; drop-cache still works"};
+        "add a swap file on NVMe, or stop programs; drop-cache still works"};
   const bool only_zram =
       std::all_of(facts.swaps.begin(), facts.swaps.end(), [](const SwapArea& area) { return area.zram; });
   if (only_zram && !request.allow_zram)
     return {kRefused, "zram_only", "all swap is zram, which lives in the memory to be freed",
-            "add swap on NVMe, or --allow-zram if the pages compress well"};
-  const bool none = std::none_of(facts.swaps.begin(), facts.swaps.end(),
-                                 [&](const SwapArea& area) { return permitted(area, request); });
+        "add swap on NVMe, or --allow-zram if the pages compress well"};
+  const bool none = std::none_of(
+      facts.swaps.begin(), facts.swaps.end(), [&](const SwapArea& area) { return permitted(area, request); });
   if (none)
     return {kRefused, "slow_swap", "all usable swap is on a rotating disk or a network",
-            "add swap on NVMe, or --allow-slow-swap and a longer --max-seconds"};
+        "add swap on NVMe, or --allow-slow-swap and a longer --max-seconds"};
   return {};
 }
 
@@ -595,20 +597,19 @@ Verdict judge_amounts(const Request& request, const Facts& facts, const Decision
   const string deficit = human(decision.deficit);
   if (request.max_bytes < need)
     return {kInfeasible, "max_bytes",
-            text_of("%s are missing, more than --max-bytes %s", deficit.c_str(), human(request.max_bytes).c_str()),
-            "raise --max-bytes, or ask for less"};
+        text_of("%s are missing, more than --max-bytes %s", deficit.c_str(), human(request.max_bytes).c_str()),
+        "raise --max-bytes, or ask for less"};
   if (room < need)
-    return {
-        kInfeasible, "swap_too_small",
+    return {kInfeasible, "swap_too_small",
         text_of("%s are missing; usable swap has %s free, less --swap-reserve %s: %s short", deficit.c_str(),
-                human(swap).c_str(), human(request.swap_reserve).c_str(), human(less(decision.deficit, room)).c_str()),
+            human(swap).c_str(), human(request.swap_reserve).c_str(), human(less(decision.deficit, room)).c_str()),
         "add swap, or ask for less"};
   if (evictable < need)
     return {kInfeasible, "too_little_evictable",
-            text_of("%s are missing; the chosen cgroups can give %s: %s short%s%s", deficit.c_str(),
-                    human(evictable).c_str(), human(less(decision.deficit, evictable)).c_str(),
-                    locked ? "; mlocked or unevictable there: " : "", locked ? human(locked).c_str() : ""),
-            "name more cgroups (force_swap plan lists them), stop programs, or ask for less"};
+        text_of("%s are missing; the chosen cgroups can give %s: %s short%s%s", deficit.c_str(),
+            human(evictable).c_str(), human(less(decision.deficit, evictable)).c_str(),
+            locked ? "; mlocked or unevictable there: " : "", locked ? human(locked).c_str() : ""),
+        "name more cgroups (force_swap plan lists them), stop programs, or ask for less"};
   return {};
 }
 
@@ -636,9 +637,9 @@ Verdict choose(const Facts& facts, Decision& decision) {
   if (worst.exit != kMet) return worst;
   if (facts.cgroup == "v1")
     return {kDenied, "cgroup_v1", "memory is under cgroup v1, which has no memory.reclaim",
-            "only drop-cache works here; boot with systemd.unified_cgroup_hierarchy=1"};
+        "only drop-cache works here; boot with systemd.unified_cgroup_hierarchy=1"};
   return {kInfeasible, "no_candidate", "no cgroup is left that could be paged out",
-          "name others with --cgroup; force_swap plan lists them with reasons"};
+      "name others with --cgroup; force_swap plan lists them with reasons"};
 }
 
 Decision decide(const Request& request, const Facts& facts) {
@@ -685,35 +686,39 @@ const Sample* sample_before(const std::deque<Sample>& samples, double seconds) {
 Verdict judge_guards(const Request& request, const std::deque<Sample>& samples, u64 step) {
   const Sample& now = samples.back();
   if (now.available < request.reserve)
-    return {
-        kGuard, "guard_available",
+    return {kGuard, "guard_available",
         text_of("MemAvailable %s is under --reserve %s", human(now.available).c_str(), human(request.reserve).c_str()),
         "stop programs: paging out needs memory too"};
   if (less(now.swap_free, step) < request.swap_reserve)
     return {kGuard, "guard_swap",
-            text_of("free swap %s less a step is under --swap-reserve %s", human(now.swap_free).c_str(),
-                    human(request.swap_reserve).c_str()),
-            "add swap"};
+        text_of("free swap %s less a step is under --swap-reserve %s", human(now.swap_free).c_str(),
+            human(request.swap_reserve).c_str()),
+        "add swap"};
+  // zram, zswap or a neighbour that takes what we free: more of the same does not help.
+  const u64 out = less(now.swapped_out, samples.front().swapped_out);
+  if (out >= 256 * kMiB && less(now.available, samples.front().available) < out / 10)
+    return {kGuard, "guard_no_gain",
+        text_of("%s were swapped out, but MemAvailable has hardly risen", human(out).c_str()),
+        "swap in memory (zram, zswap) may hold pages that do not compress, or somebody takes what is freed"};
   if (const Sample* past = sample_before(samples, kRateWindow)) {
     const double seconds = now.at - past->at;
     const double full = static_cast<double>(now.psi_full_us - past->psi_full_us) / seconds / 1e4;
     const double in = static_cast<double>(now.swapped_in - past->swapped_in) / seconds / 1048576;
     if (full > request.psi_full)
-      return {
-          kGuard, "guard_psi",
+      return {kGuard, "guard_psi",
           text_of("memory pressure: all tasks stalled %.1f %% of the time (--psi-full %.1f)", full, request.psi_full),
           "let the machine calm down, then ask for less"};
     if (in > request.swapin_mbs)
       return {kGuard, "guard_swapin",
-              text_of("pages come back at %.1f MiB/s (--swapin-mbs %.1f): they are not cold", in, request.swapin_mbs),
-              "choose other cgroups"};
+          text_of("pages come back at %.1f MiB/s (--swapin-mbs %.1f): they are not cold", in, request.swapin_mbs),
+          "choose other cgroups"};
   }
   if (const Sample* past = sample_before(samples, kSlowWindow)) {
     const u64 moved = std::max(now.swapped_out - past->swapped_out, now.released - past->released);
     const double rate = static_cast<double>(moved) / (now.at - past->at);
     if (rate < static_cast<double>(kSlowRate))
       return {kGuard, "guard_slow_swap", text_of("swap takes %.1f MiB/s for %.0f s", rate / 1048576, now.at - past->at),
-              "put swap on a faster disk"};
+          "put swap on a faster disk"};
   }
   return {};
 }
@@ -727,15 +732,15 @@ struct Next {
   size_t index = 0;
   u64 bytes = 0;
 };
-Next next_step(const Request& request, const Decision& decision, const Turn& turn, const std::deque<Sample>& samples,
-               u64 page) {
+Next next_step(
+    const Request& request, const Decision& decision, const Turn& turn, const std::deque<Sample>& samples, u64 page) {
   const Sample &first = samples.front(), &now = samples.back();
-  const u64 deficit = std::max(less(decision.want_available.value_or(0), now.available),
-                               less(decision.want_free.value_or(0), now.free));
+  const u64 deficit = std::max(
+      less(decision.want_available.value_or(0), now.available), less(decision.want_free.value_or(0), now.free));
   if (deficit == 0) return {{kMet, "met", "the target is met", ""}};
   if (now.at - first.at >= request.max_seconds)
     return {{kTimeout, "deadline", text_of("--max-seconds %.1f are over", request.max_seconds),
-             "raise --max-seconds, or look why swap is slow"}};
+        "raise --max-seconds, or look why swap is slow"}};
   const u64 left = less(request.max_bytes, turn.requested);
   u64 bytes = std::min({request.step, deficit, left});
   bytes = std::max(page, (bytes + page - 1) / page * page);
@@ -890,11 +895,8 @@ class World {
 
 // ---- observe: the world -> facts.
 
-constexpr std::array<std::pair<int, const char*>, 5> kAttributes{{{18, "integrated"},
-                                                                  {83, "managed_memory"},
-                                                                  {88, "pageable_memory_access"},
-                                                                  {89, "concurrent_managed_access"},
-                                                                  {100, "pageable_uses_host_page_tables"}}};
+constexpr std::array<std::pair<int, const char*>, 5> kAttributes{{{18, "integrated"}, {83, "managed_memory"},
+    {88, "pageable_memory_access"}, {89, "concurrent_managed_access"}, {100, "pageable_uses_host_page_tables"}}};
 
 // No context is made: it costs memory, and may itself fail on a machine that is full.
 void ask_cuda([[maybe_unused]] Cuda& cuda) {
@@ -953,13 +955,13 @@ Sample observe_sample(const World& world, Keyed* info = nullptr) {
   const Psi psi = parse_psi(read_file(world.roots.proc + "/pressure/memory").value_or(""));
   if (info) *info = memory;
   return {.at = world.now(),
-          .available = get(memory, "MemAvailable"),
-          .free = get(memory, "MemFree"),
-          .swap_free = get(memory, "SwapFree"),
-          .psi_some_us = psi.some_us,
-          .psi_full_us = psi.full_us,
-          .swapped_in = saturated_mul(get(vm, "pswpin"), world.page),
-          .swapped_out = saturated_mul(get(vm, "pswpout"), world.page)};
+      .available = get(memory, "MemAvailable"),
+      .free = get(memory, "MemFree"),
+      .swap_free = get(memory, "SwapFree"),
+      .psi_some_us = psi.some_us,
+      .psi_full_us = psi.full_us,
+      .swapped_in = saturated_mul(get(vm, "pswpin"), world.page),
+      .swapped_out = saturated_mul(get(vm, "pswpout"), world.page)};
 }
 
 vector<SwapArea> observe_swaps(const Roots& roots) {
@@ -1076,7 +1078,7 @@ Candidate observe_leaf(const World& world, const Fd& base, const string& name) {
   const int error = knob ? 0 : errno;
   if (error == ENOENT)
     leaf.problem = {kDenied, "no_reclaim", "cgroup " + name + " has no memory.reclaim",
-                    "it needs the memory controller and a kernel of 5.19 or newer"};
+        "it needs the memory controller and a kernel of 5.19 or newer"};
   else if (error != 0) leaf.problem = why_not_opened(name + "/memory.reclaim", error);
   return leaf;
 }
@@ -1103,7 +1105,7 @@ Held observe_pid(const World& world, const Fd& base, int pid) {
     return one.problem = {kInfeasible, "no_process", text_of("no process %d", pid), "look with ps"}, std::move(held);
   if (!group || group->empty())
     return one.problem = {kRefused, "root_cgroup", text_of("pid %d is in the root cgroup: no drain there", pid),
-                          "give it a cgroup of its own: systemd-run --scope"},
+               "give it a cgroup of its own: systemd-run --scope"},
            std::move(held);
   const auto maps = read_file(folder + "/smaps");
   one = observe_leaf(world, base, *group);
@@ -1213,8 +1215,8 @@ Scene observe(const World& world, const Request& request) {
   for (const int pid : request.pids) {
     Held held = observe_pid(world, scene.base, pid);
     if (!facts.host_root)
-      held.candidate.problem = {kDenied, "pid_needs_host_root", "--pid is for root on the host alone",
-                                "use --cgroup with a delegated leaf"};
+      held.candidate.problem = {
+          kDenied, "pid_needs_host_root", "--pid is for root on the host alone", "use --cgroup with a delegated leaf"};
     facts.candidates.push_back(std::move(held.candidate));
     scene.pidfds.push_back(std::move(held.pidfd));
   }
@@ -1247,13 +1249,8 @@ constexpr std::array<const char*, 3> kForms{"swappiness=max", "swappiness=200", 
 class Evictor {
  public:
   Evictor(World& world, const Request& request, Scene& scene, const Decision& decision, Report& report)
-      : world_(world),
-        request_(request),
-        scene_(scene),
-        decision_(decision),
-        report_(report),
-        turn_{0, vector<bool>(decision.order.size(), false)},
-        strikes_(decision.order.size(), 0) {}
+      : world_(world), request_(request), scene_(scene), decision_(decision),
+        report_(report), turn_{0, vector<bool>(decision.order.size(), false)}, strikes_(decision.order.size(), 0) {}
 
   Verdict run() {
     take_sample();
@@ -1271,8 +1268,8 @@ class Evictor {
     Sample now = observe_sample(world_);
     now.released = released_;
     samples_.push_back(now);
-    while (samples_.size() > 2 && now.at - samples_[1].at > kSlowWindow + 1 && samples_.size() > 4096)
-      samples_.erase(samples_.begin() + 1);  // the first stays: it is the start
+    // The first stays: it is the start. Of the others only the windows of the guards are needed.
+    while (samples_.size() > 2 && now.at - samples_[2].at > kSlowWindow) samples_.erase(samples_.begin() + 1);
     if (report_.min_available == 0 || now.available < report_.min_available) report_.min_available = now.available;
     return now;
   }
@@ -1298,14 +1295,14 @@ class Evictor {
     if (planned.pid == 0) return {};
     const auto stat = observe_stat(world_.roots, std::to_string(planned.pid));
     if (!stat || stat->start != planned.start || (pidfd && !alive(pidfd)))
-      return {kRefused, "changed", text_of("pid %d is another process than when we planned", planned.pid),
-              "plan again"};
+      return {
+          kRefused, "changed", text_of("pid %d is another process than when we planned", planned.pid), "plan again"};
     return {};
   }
   Mechanism& mechanism(const char* name, const string& object) {
     auto& all = report_.mechanisms;
-    const auto at = std::find_if(all.begin(), all.end(),
-                                 [&](const Mechanism& one) { return one.name == name && one.object == object; });
+    const auto at = std::find_if(
+        all.begin(), all.end(), [&](const Mechanism& one) { return one.name == name && one.object == object; });
     if (at != all.end()) return *at;
     return all.emplace_back(Mechanism{.name = name, .object = object});
   }
@@ -1355,8 +1352,8 @@ class Evictor {
         if (done < 0) result.error = errno;
       }
     };
-    return world_.effect({"process_madvise", "pid:" + std::to_string(one.pid), std::to_string(estimate)}, work,
-                         [&] { return go_on(); });
+    return world_.effect(
+        {"process_madvise", "pid:" + std::to_string(one.pid), std::to_string(estimate)}, work, [&] { return go_on(); });
   }
   void step(const Next& next) {
     const size_t which = decision_.order[next.index];
@@ -1517,13 +1514,13 @@ Verdict judge_dropped(const vector<Dropped>& files, const Found& found, const Re
     return {kDenied, "no_permission", found.skipped[0], "give read permission: that is enough"};
   if (files.empty())
     return {kInfeasible, "no_files",
-            "no file to drop: " + (found.skipped.empty() ? "no *.safetensors" : found.skipped[0]),
-            "name files, or folders that hold *.safetensors"};
+        "no file to drop: " + (found.skipped.empty() ? "no *.safetensors" : found.skipped[0]),
+        "name files, or folders that hold *.safetensors"};
   if (request.dry_run) return {kMet, "measured", human(before) + " are in the page cache", ""};
   if (error == EINTR) return {kTimeout, "deadline", "a file could not be synced in time", "raise --max-seconds"};
   if (kept > before / 100 || error != 0)
     return {kPartial, "kept", text_of("%s of %s stay in the page cache", human(kept).c_str(), human(before).c_str()),
-            "end the programs that map these files, then drop again"};
+        "end the programs that map these files, then drop again"};
   return {kMet, "dropped", human(less(before, kept)) + " left the page cache", ""};
 }
 
@@ -1532,7 +1529,7 @@ Verdict judge_dropped(const vector<Dropped>& files, const Found& found, const Re
 void put_memory(Json& json, const char* name, const Keyed& info) {
   json.key(name).open('{');
   for (const char* key : {"MemTotal", "MemFree", "MemAvailable", "Cached", "Shmem", "AnonPages", "SwapTotal",
-                          "SwapFree", "SwapCached", "Mlocked", "HugePages_Total", "HugePages_Free", "Hugepagesize"})
+           "SwapFree", "SwapCached", "Mlocked", "HugePages_Total", "HugePages_Free", "Hugepagesize"})
     if (info.contains(key)) json.field(key, get(info, key));
   json.close('}');
 }
@@ -1640,20 +1637,20 @@ vector<std::pair<const char*, bool>> self_checks(const Facts& facts) {
   const auto stat = parse_stat("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0");
   const auto swaps = parse_swaps("Filename Type Size Used Priority\n/dev/zram0 partition 8 4 -2\n");
   return {{"parse_size", parse_size("1.5GiB") == 3 * kGiB / 2 && !parse_size("1.GB") && !parse_size("99999999999G")},
-          {"parse_meminfo", get(parse_keyed("MemTotal:  2 kB\nx y\n"), "MemTotal") == 2048},
-          {"parse_pressure", parse_psi("full avg10=0.00 avg60=0.00 avg300=0.00 total=5").full_us == 5},
-          {"parse_stat", stat && stat->ppid == 1 && stat->start == 99 && stat->comm == "a) b"},
-          {"parse_swaps", swaps.size() == 1 && swaps[0].zram && swaps[0].used == 4096},
-          {"json", Json().open('{').field("a\"", "\xff\n").close('}').text() == "{\"a\\\"\":\"\\ufffd\\u000a\"}"},
-          {"read_meminfo", get(facts.info, "MemTotal") > 0 && get(facts.info, "MemAvailable") > 0},
-          {"lineage", !facts.guarded.lineage.empty()}};
+      {"parse_meminfo", get(parse_keyed("MemTotal:  2 kB\nx y\n"), "MemTotal") == 2048},
+      {"parse_pressure", parse_psi("full avg10=0.00 avg60=0.00 avg300=0.00 total=5").full_us == 5},
+      {"parse_stat", stat && stat->ppid == 1 && stat->start == 99 && stat->comm == "a) b"},
+      {"parse_swaps", swaps.size() == 1 && swaps[0].zram && swaps[0].used == 4096},
+      {"json", Json().open('{').field("a\"", "\xff\n").close('}').text() == "{\"a\\\"\":\"\\ufffd\\u000a\"}"},
+      {"read_meminfo", get(facts.info, "MemTotal") > 0 && get(facts.info, "MemAvailable") > 0},
+      {"lineage", !facts.guarded.lineage.empty()}};
 }
 void put_selftest(Json& json, const Result& result) {
   const Facts& facts = result.facts;
   json.key("checks").open('{');
   for (const auto& [name, good] : self_checks(facts)) json.field(name, good);
   const auto usable = std::count_if(facts.candidates.begin(), facts.candidates.end(),
-                                    [&](const Candidate& one) { return judge(one, facts.guarded).exit == kMet; });
+      [&](const Candidate& one) { return judge(one, facts.guarded).exit == kMet; });
   json.close('}').key("possible").open('{').field("drop_cache", true).field("reclaim", usable > 0);
   json.field("usable_cgroups", static_cast<u64>(usable)).field("pid", facts.host_root);
   json.field("swap", usable_swap(facts.swaps, result.request) > 0)
@@ -1663,7 +1660,10 @@ void put_selftest(Json& json, const Result& result) {
 int finish(const Result& result) {
   const Verdict& verdict = result.report.verdict;
   Json json;
-  json.open('{').field("schema", "force_swap/1").field("cmd", result.request.cmd).field("dry_run", !result.acted);
+  json.open('{')
+      .field("schema", "force_swap/1")
+      .field("cmd", result.request.cmd)
+      .field("dry_run", result.request.cmd == "drop-cache" ? result.request.dry_run : !result.request.apply);
   put_uma(json, result.facts.cuda);
   json.key("target").open('{').field("available", result.decision.want_available);
   json.field("free", result.decision.want_free).field("deficit", result.decision.deficit).close('}');
@@ -1696,7 +1696,7 @@ Verdict take_lock(const Request& request, Fd& lock) {
   if (!lock && request.roots.fake && errno == ENOENT) return {};
   if (!lock)
     return {kDenied, "no_lock", "cannot open the lock " + request.lock + ": " + std::strerror(errno),
-            "name another with --lock, in a folder that is yours"};
+        "name another with --lock, in a folder that is yours"};
   if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
     return {kRefused, "locked", request.lock + " is held: another run, or an engine that loads", "wait for it"};
   return {};
@@ -1724,8 +1724,8 @@ void evict(World& world, Result& result, Scene& scene) {
   const auto& all = result.report.mechanisms;
   if (verdict.reason == "exhausted" && all.empty() && evictor.refused_.exit != kMet) verdict = evictor.refused_;
   else if (verdict.reason == "exhausted" && !all.empty() && std::all_of(all.begin(), all.end(), denied))
-    verdict = {kDenied, "no_permission", "the kernel refused every write to memory.reclaim",
-               "run as root, or delegate"};
+    verdict = {
+        kDenied, "no_permission", "the kernel refused every write to memory.reclaim", "run as root, or delegate"};
   verdict.message += text_of("; %s are still missing", human(still).c_str());
 }
 void drop_cache(World& world, Result& result) {
@@ -1745,6 +1745,15 @@ void drop_cache(World& world, Result& result) {
     if (!one.why.empty()) result.report.warnings.push_back(one.path + ": " + one.why);
   }
   for (const string& one : found.skipped) result.report.warnings.push_back("skipped " + one);
+  if (result.acted) {
+    Mechanism& account = result.report.mechanisms.emplace_back();
+    account.name = "fadvise", account.object = text_of("%zu files", result.files.size());
+    account.freed_memfree = gain(observe_sample(world).free, result.report.first.free);
+    for (const Dropped& one : result.files) {
+      account.requested += one.before.value_or(one.size), account.advised += one.size, ++account.steps;
+      account.error = one.error != 0 ? one.error : account.error;
+    }
+  }
   result.report.verdict = judge_dropped(result.files, found, result.request);
   result.report.last = observe_sample(world, &result.after);
 }
@@ -1761,8 +1770,8 @@ int run(const Request& request) {
   const Facts& facts = scene.facts;
   Verdict& verdict = result.report.verdict;
   if (!facts.info.contains("MemTotal") || !facts.info.contains("MemAvailable")) {
-    verdict = {kInternal, "no_meminfo", "cannot read MemTotal and MemAvailable in " + request.roots.proc + "/meminfo",
-               ""};
+    verdict = {
+        kInternal, "no_meminfo", "cannot read MemTotal and MemAvailable in " + request.roots.proc + "/meminfo", ""};
   } else if (request.cmd == "drop-cache") {
     result.facts = facts;
     drop_cache(world, result);
@@ -1771,8 +1780,7 @@ int run(const Request& request) {
     result.report.warnings = result.decision.warnings;
     verdict = result.decision;
     if (request.apply && verdict.reason == "feasible") evict(world, result, scene);
-  } else if (const auto checks = self_checks(facts);
-             request.cmd == "selftest" &&
+  } else if (const auto checks = self_checks(facts); request.cmd == "selftest" &&
              !std::all_of(checks.begin(), checks.end(), [](const auto& check) { return check.second; })) {
     verdict = {kInternal, "selftest", "a self check failed: see checks", ""};
   } else {
@@ -1846,51 +1854,51 @@ using R = Request;
 using V = string_view;
 constexpr std::array<Flag, 32> kFlags{{
     {"--target-available", "SIZE", "pe", "MemAvailable to reach: what vLLM asks for",
-     [](R& r, V v) { return set_optional(v, r.target_available); }},
+        [](R& r, V v) { return set_optional(v, r.target_available); }},
     {"--util", "U", "pe", "or: ceil(U * --total) + --init-overhead",
-     [](R& r, V v) { return set_number(v, r.util.emplace(), 0.01, 1); }},
+        [](R& r, V v) { return set_number(v, r.util.emplace(), 0.01, 1); }},
     {"--total", "SIZE", "pe", "GPU memory, or auto (default): asked of CUDA, else MemTotal",
-     [](R& r, V v) { return v == "auto" ? (r.total.reset(), true) : set_optional(v, r.total); }},
+        [](R& r, V v) { return v == "auto" ? (r.total.reset(), true) : set_optional(v, r.total); }},
     {"--init-overhead", "SIZE", "pe", "what a start takes before it looks (2G)",
-     [](R& r, V v) { return set_size(v, r.init_overhead); }},
+        [](R& r, V v) { return set_size(v, r.init_overhead); }},
     {"--target-free", "SIZE", "pe", "MemFree to reach: what the driver sees",
-     [](R& r, V v) { return set_optional(v, r.target_free); }},
+        [](R& r, V v) { return set_optional(v, r.target_free); }},
     {"--cgroup", "NAME", "pe", "a leaf cgroup, or a parent of leaves; again for more",
-     [](R& r, V v) { return r.cgroups.emplace_back(v), !v.empty(); }},
+        [](R& r, V v) { return r.cgroups.emplace_back(v), !v.empty(); }},
     {"--exclude-cgroup", "NAME", "pe", "leave this one out; again for more",
-     [](R& r, V v) { return r.excluded.emplace_back(v), !v.empty(); }},
+        [](R& r, V v) { return r.excluded.emplace_back(v), !v.empty(); }},
     {"--pid", "PID", "pe", "page out one process, and drain its cgroup (root on the host)",
-     [](R& r, V v) { return set_pid(v, r.pids.emplace_back()); }},
+        [](R& r, V v) { return set_pid(v, r.pids.emplace_back()); }},
     {"--apply", "", "e", "do it", [](R& r, V) { return r.apply = true; }},
     {"--dry-run", "", "ed", "only measure", [](R& r, V) { return r.dry_run = true; }},
     {"--phase", "preflight|ready", "pe", "preflight (default): no engine may be alive",
-     [](R& r, V v) {
-       return set_text(v, r.phase) && is_one_of(v, {"preflight", "ready"});
-     }},
+        [](R& r, V v) {
+          return set_text(v, r.phase) && is_one_of(v, {"preflight", "ready"});
+        }},
     {"--engine-pid", "PID", "pe", "the engine: never touched", [](R& r, V v) { return set_pid(v, r.engine_pid); }},
     {"--engine-unit", "NAME", "pe", "its unit: never touched", [](R& r, V v) { return set_text(v, r.engine_unit); }},
     {"--reserve", "SIZE", "pe", "MemAvailable that must stay (4G)", [](R& r, V v) { return set_size(v, r.reserve); }},
     {"--swap-reserve", "SIZE", "pe", "free swap that must stay (2G)",
-     [](R& r, V v) { return set_size(v, r.swap_reserve); }},
+        [](R& r, V v) { return set_size(v, r.swap_reserve); }},
     {"--step", "SIZE", "pe", "one request to the kernel (64M)",
-     [](R& r, V v) { return set_size(v, r.step) && r.step >= 65536; }},
+        [](R& r, V v) { return set_size(v, r.step) && r.step >= 65536; }},
     {"--max-bytes", "SIZE", "pe", "all requests together (16G)", [](R& r, V v) { return set_size(v, r.max_bytes); }},
     {"--max-seconds", "N", "ped", "deadline (120)", [](R& r, V v) { return set_number(v, r.max_seconds, 0.1, 86400); }},
     {"--psi-full", "PERCENT", "pe", "stop when all tasks stall longer (10)",
-     [](R& r, V v) { return set_number(v, r.psi_full, 0, 100); }},
+        [](R& r, V v) { return set_number(v, r.psi_full, 0, 100); }},
     {"--swapin-mbs", "N", "pe", "stop when pages come back faster, MiB/s (50)",
-     [](R& r, V v) { return set_number(v, r.swapin_mbs, 0, 1e6); }},
+        [](R& r, V v) { return set_number(v, r.swapin_mbs, 0, 1e6); }},
     {"--allow-zram", "", "pe", "zram counts as swap", [](R& r, V) { return r.allow_zram = true; }},
     {"--allow-slow-swap", "", "pe", "disks that rotate and networks too",
-     [](R& r, V) { return r.allow_slow_swap = true; }},
+        [](R& r, V) { return r.allow_slow_swap = true; }},
     {"--lock", "FILE", "e", "held while it acts (/run/force_swap.lock)", [](R& r, V v) { return set_text(v, r.lock); }},
     {"--cgroup-base", "DIR", "a", "where the cgroups are (/sys/fs/cgroup)",
-     [](R& r, V v) { return set_root(v, r.roots.cgroup, false, r); }},
+        [](R& r, V v) { return set_root(v, r.roots.cgroup, false, r); }},
     {"--proc-root", "DIR", "a", "a fake /proc: nothing is written, only recorded",
-     [](R& r, V v) { return set_root(v, r.roots.proc, true, r); }},
+        [](R& r, V v) { return set_root(v, r.roots.proc, true, r); }},
     {"--sys-root", "DIR", "a", "a fake /sys, likewise", [](R& r, V v) { return set_root(v, r.roots.sys, true, r); }},
     {"--cgroup-root", "DIR", "a", "a fake cgroup tree, likewise",
-     [](R& r, V v) { return set_root(v, r.roots.cgroup, true, r); }},
+        [](R& r, V v) { return set_root(v, r.roots.cgroup, true, r); }},
     {"--json", "", "a", "accepted: the output is always JSON", [](R&, V) { return true; }},
 }};
 char letter_of(const string& cmd) {

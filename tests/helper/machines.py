@@ -217,6 +217,15 @@ def _swap_eaten(machine: Machine, target: str, text: str) -> tuple[int, int]:
     return 0, 20
 
 
+def _incompressible(machine: Machine, target: str, text: str) -> tuple[int, int]:
+    """What goes to zram stays in memory."""
+    before = machine.available, machine.free
+    plain_kernel(machine, target, text)
+    machine.available, machine.free = before
+    machine.save_numbers()
+    return 0, 20
+
+
 # Name -> how writes are answered.
 KERNELS: dict[str, Kernel] = {
     "6.17": plain_kernel,
@@ -233,5 +242,6 @@ KERNELS: dict[str, Kernel] = {
     "refaults": _refaults,
     "slow": _slow,
     "eaten": _eaten,
+    "incompressible": _incompressible,
     "swap eaten": _swap_eaten,
 }

@@ -220,6 +220,15 @@ GUARDED = [
         kernel="eaten",
     ),
     Row(
+        "swap that frees nothing",
+        f"{APPLY} --allow-zram",
+        6,
+        {"stop_reason": "guard_no_gain", "mechanisms.0.steps": 4},
+        ("hardly risen",),
+        machine="zram",
+        kernel="incompressible",
+    ),
+    Row(
         "low memory is not touched",
         f"evict --apply --target-available 4G --cgroup {SESSION}",
         6,
