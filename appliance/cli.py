@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from appliance import __version__
@@ -80,9 +81,18 @@ def _add_settings_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--state-dir", metavar="DIR", help="folder for keys, socket and lock")
 
 
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="take a memory plan that its own floors refuse; the guards must be on",
+    )
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     names = ("profile", "model_dir", "host", "port", "state_dir")
     given = {name: getattr(options, name, None) for name in names}
+    given["memory_force"] = "on" if getattr(options, "force", False) else None
     return load_settings(overrides={name: value for name, value in given.items() if value})
 
 
@@ -102,6 +112,7 @@ def _add_run(commands: Any) -> None:
     )
     parser = _command(commands, "run", "start the appliance and its engine", examples, _run)
     _add_settings_flags(parser)
+    _add_force(parser)
     parser.add_argument("--once", action="store_true", help="run the smoke checks, then exit")
 
 
@@ -122,14 +133,20 @@ def _run(options: argparse.Namespace) -> int:
 
 def _add_plan(commands: Any) -> None:
     examples = (
-        "  appliance plan --profile thor          settings, model, and the engine's command\n"
+        "  appliance plan --profile thor          memory, settings, and the engine's command\n"
+        "  appliance plan --host-file thor.json --model-file nikola.json\n"
+        "                                         for a machine and a checkpoint elsewhere\n"
         "  appliance plan --shell                 the command alone, ready to paste\n"
         "  appliance plan --json                  for programs\n"
-        "  appliance plan --settings              every setting: variable, value, meaning"
+        "  appliance plan --settings              every setting: variable, value, meaning\n"
+        "exit codes: 0 it fits, 1 the model cannot be served, 78 it does not fit"
     )
     about = "print what a start would do, and start nothing"
     parser = _command(commands, "plan", about, examples, _plan)
     _add_settings_flags(parser)
+    _add_force(parser)
+    parser.add_argument("--host-file", type=Path, metavar="FILE", help="plan for another machine")
+    parser.add_argument("--model-file", type=Path, metavar="FILE", help="and another checkpoint")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", const="json", dest="form")
     form.add_argument("--shell", action="store_const", const="shell", dest="form")
@@ -141,7 +158,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.form == "settings":
         print_settings(settings)
         return 0
-    return print_plan(settings, options.form or "table")
+    return print_plan(settings, options.form or "table", options.host_file, options.model_file)
 
 
 # ---- smoke

@@ -4,10 +4,11 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.fields import FieldInfo
 
 from appliance.sizes import parse_size
 
@@ -53,3 +54,10 @@ Address = Annotated[str, AfterValidator(_engine_address)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def is_size(field: FieldInfo) -> bool:
+    """Whether the setting is a number of bytes, and reads best with a unit."""
+    kinds = get_args(field.annotation)  # of "Size | None" it is the first
+    inner = [entry for kind in kinds for entry in getattr(kind, "__metadata__", ())]
+    return any(getattr(entry, "func", None) is parse_size for entry in (*field.metadata, *inner))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.memory import MemoryPlan
 from appliance.profiles import BOX_PROFILES
 from appliance.settings import Settings
 
@@ -68,7 +69,8 @@ class LaunchPlan:
     ``api_key`` is random for each spawn and travels in the environment, never in ``argv``.
     ``token`` marks the spawn's processes, so that a later life of the appliance knows them.
     ``inherited`` names what of ``env`` is the appliance's own environment, handed on;
-    ``known_paths`` are those that the engine's lines may name.
+    ``known_paths`` are those that the engine's lines may name; ``memory`` is the plan that it
+    was made of, None where nobody planned.
     """
 
     argv: tuple[str, ...]
@@ -79,6 +81,7 @@ class LaunchPlan:
     inherited: frozenset[str] = frozenset()
     token: str = ""
     known_paths: tuple[str, ...] = ()
+    memory: MemoryPlan | None = None
 
     @property
     def base_url(self) -> str:
@@ -105,6 +108,7 @@ class LaunchPlan:
 def plan_launch(
     settings: Settings,
     extras: Extras,
+    memory: MemoryPlan | None = None,
     *,
     port: int,
     api_key: str,
@@ -112,8 +116,9 @@ def plan_launch(
     token: str = "",
     evidence: Path | None = None,
 ) -> LaunchPlan:
-    """Return the engine's command for these settings.
+    """Return the engine's command for these settings, with the memory that the plan gives it.
 
+    ``memory`` is None where nobody planned: the engine then sizes itself by the settings alone.
     ``base_env`` is the appliance's own environment, of which only an allow-list passes.
     ``token`` marks the spawn; ``evidence`` is the folder for the stacks of a wedged engine.
     """
@@ -124,12 +129,12 @@ def plan_launch(
         *("--served-model-name", settings.served_model_name),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),  # we ask every 2 s
-        *_capacity_flags(settings),
+        *_capacity_flags(settings, memory),
         *_kernel_flags(settings),
         *_chat_flags(settings, extras),
         *settings.engine_extra_args,
     )
-    own = _own_environment(settings, api_key)
+    own = _own_environment(settings, api_key, memory)
     if token:
         own[SPAWN_VARIABLE] = token
     if evidence is not None:
@@ -146,6 +151,7 @@ def plan_launch(
         inherited=names,
         token=token,
         known_paths=tuple(map(str, paths)),
+        memory=memory,
     )
 
 
@@ -153,16 +159,31 @@ def _option(flag: str, value: object) -> tuple[str, ...]:
     return () if value is None else (flag, str(value))
 
 
-def _capacity_flags(settings: Settings) -> tuple[str, ...]:
+def _capacity_flags(settings: Settings, memory: MemoryPlan | None) -> tuple[str, ...]:
     return (
-        *_option("--gpu-memory-utilization", settings.gpu_memory_utilization),
-        *_option("--max-model-len", settings.max_model_len),
-        *_option("--max-num-seqs", settings.max_num_seqs),
+        *_memory_flags(settings, memory),
         *_option("--max-num-batched-tokens", settings.max_num_batched_tokens),
         *_option("--kv-cache-dtype", settings.kv_cache_dtype),
         "--enable-prefix-caching",
         "--enable-chunked-prefill",
         "--async-scheduling",
+    )
+
+
+def _memory_flags(settings: Settings, memory: MemoryPlan | None) -> tuple[str, ...]:
+    if memory is None:
+        return (
+            *_option("--gpu-memory-utilization", settings.gpu_memory_utilization),
+            *_option("--max-model-len", settings.max_model_len),
+            *_option("--max-num-seqs", settings.max_num_seqs),
+        )
+    on_gpu = memory.gpu_memory_utilization is not None  # the CPU engine is told by its environment
+    kv_bytes = memory.kv_bytes if on_gpu and memory.kv_is_computed else None
+    return (
+        *_option("--gpu-memory-utilization", memory.gpu_memory_utilization),
+        *_option("--kv-cache-memory-bytes", kv_bytes),
+        *_option("--max-model-len", memory.max_model_len),
+        *_option("--max-num-seqs", memory.max_num_seqs),
     )
 
 
@@ -204,9 +225,11 @@ def _passes(name: str) -> bool:
     return name not in NOT_INHERITED and (name in INHERITED or name.startswith(INHERITED_PREFIXES))
 
 
-def _own_environment(settings: Settings, api_key: str) -> dict[str, str]:
-    profile = BOX_PROFILES[settings.profile].engine_env
-    env = {**_FIXED_ENV, **{name: row.value for name, row in profile.items()}}
+def _own_environment(settings: Settings, api_key: str, memory: MemoryPlan | None) -> dict[str, str]:
+    profile = BOX_PROFILES[settings.profile]
+    env = {**_FIXED_ENV, **{name: row.value for name, row in profile.engine_env.items()}}
+    if profile.on_cpu and memory is not None:
+        env["VLLM_CPU_KVCACHE_SPACE"] = str(memory.kv_bytes // 2**30)  # it takes whole GiB
     if settings.expandable_segments is not None:
         mode = settings.expandable_segments
         env["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:{mode}"

@@ -1,17 +1,25 @@
-"""What ``appliance plan`` prints: settings with their origin, the model, the exact command."""
+"""What ``appliance plan`` prints: the memory, settings with their origin, the exact command."""
 
 import json
 import os
 import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from appliance.budgetview import plan_text, refusal_text
 from appliance.checkpoint.folder import read_model_facts
-from appliance.errors import ModelFolderError
-from appliance.facts import ModelFacts
+from appliance.errors import ApplianceError, DoesNotFit, ModelFolderError, SettingsError
+from appliance.facts import HostFacts, ModelFacts
+from appliance.factsfile import read_host, read_model
+from appliance.fieldtypes import is_size
 from appliance.host import find_extras
 from appliance.launch import HIDDEN, LaunchPlan, plan_launch
+from appliance.memory import MemoryPlan, plan_memory
+from appliance.observe import observe
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.settings import PREFIX, Settings
 from appliance.sizes import format_size
@@ -27,63 +35,119 @@ def print_settings(settings: Settings) -> None:
     _console().print(table)
 
 
-def print_plan(settings: Settings, form: str) -> int:
-    """Print the plan as ``table``, ``json`` or ``shell``; 1 when the model is not servable."""
-    plan = _plan(settings)
+@dataclass(frozen=True)
+class _Plan:
+    """All that a start would go by, as far as it could be found out; ``trouble`` is what could not.
+
+    ``launch`` is None where somebody else starts the engine.
+    """
+
+    host: HostFacts | None = None
+    model: ModelFacts | None = None
+    memory: MemoryPlan | None = None
+    launch: LaunchPlan | None = None
+    trouble: ApplianceError | None = None
+
+
+def print_plan(
+    settings: Settings, form: str, host_file: Path | None = None, model_file: Path | None = None
+) -> int:
+    """Print the plan as ``table``, ``json`` or ``shell``; return the exit code.
+
+    It is 78 when the memory does not fit, 1 when the model is not servable. ``host_file`` and
+    ``model_file`` stand for a machine and a checkpoint that are not here. Raises SettingsError
+    for a file that cannot be read.
+    """
+    plan = _plan(settings, host_file, model_file)
     if form == "shell":
-        print(
-            plan.shell() if plan else f"# engine=attach: {settings.engine_url} is started elsewhere"
-        )
-        return 0
-    model, trouble = _model(settings)
-    if form == "json":
-        _print_json(settings, plan, model, trouble)
+        not_ours = f"# engine=attach: {settings.engine_url} is started elsewhere"
+        if not plan.trouble:
+            print(plan.launch.shell() if plan.launch else not_ours)
+    elif form == "json":
+        _print_json(settings, plan)
     else:
-        _print_tables(settings, plan, model)
-    if trouble:
-        print(f"appliance: {trouble}", file=sys.stderr)
-        return trouble.exit_code
+        _print_tables(settings, plan)
+    if plan.trouble:
+        print(f"appliance: {plan.trouble}", file=sys.stderr)
+        return plan.trouble.exit_code
     return 0
 
 
-def _plan(settings: Settings) -> LaunchPlan | None:
+def _plan(settings: Settings, host_file: Path | None, model_file: Path | None) -> _Plan:
     if settings.engine == "attach":
-        return None
-    return plan_launch(
-        settings, find_extras(), port=PLANNED_PORT, api_key=HIDDEN, base_env=os.environ
+        return _Plan()
+    plan = _planned(settings, host_file, model_file)
+    if isinstance(plan.trouble, DoesNotFit):
+        return plan  # a command that nobody planned is not shown: it would take what it finds
+    launch = plan_launch(
+        settings,
+        find_extras(),
+        plan.memory,
+        port=PLANNED_PORT,
+        api_key=HIDDEN,
+        base_env=os.environ,
     )
+    return replace(plan, launch=launch)
 
 
-def _model(settings: Settings) -> tuple[ModelFacts | None, ModelFolderError | None]:
-    if settings.engine == "attach":
-        return None, None
+def _planned(settings: Settings, host_file: Path | None, model_file: Path | None) -> _Plan:
+    host = _host(settings, host_file)
     try:
-        return read_model_facts(settings.model_dir), None
+        model = (
+            read_model(*_text(model_file)) if model_file else read_model_facts(settings.model_dir)
+        )
     except ModelFolderError as error:
-        return None, error
+        return _Plan(host, trouble=error)
+    try:
+        return _Plan(host, model, plan_memory(settings, host, model))
+    except DoesNotFit as error:
+        return _Plan(host, model, trouble=error)
 
 
-def _print_json(
-    settings: Settings,
-    plan: LaunchPlan | None,
-    model: ModelFacts | None,
-    trouble: ModelFolderError | None,
-) -> None:
+def _host(settings: Settings, host_file: Path | None) -> HostFacts:
+    if host_file:
+        return read_host(*_text(host_file))
+    return observe(settings.evict_cgroups, settings.cgroup_base)
+
+
+def _text(path: Path) -> tuple[str, str]:
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as cause:
+        raise SettingsError(f"{path} cannot be read: {cause}", "name a JSON file") from None
+
+
+def _print_json(settings: Settings, plan: _Plan) -> None:
     chosen = settings.model_dump(mode="json")
+    trouble, launch = plan.trouble, plan.launch
     view = {
         "settings": {
             name: {"value": value, "origin": settings.origin(name)}
             for name, value in chosen.items()
         },
-        "model": None if model is None else {**vars(model), "folder": str(model.folder)},
-        "problem": None if trouble is None else {"what": trouble.what, "hint": trouble.hint},
-        "engine": None if plan is None else {"argv": list(plan.argv), "env": plan.own_env()},
+        "host": asdict(plan.host) if plan.host else None,
+        "model": {**asdict(plan.model), "folder": str(plan.model.folder)} if plan.model else None,
+        "memory": asdict(plan.memory) if plan.memory else None,
+        "problem": _problem(trouble) if trouble else None,
+        "engine": {"argv": list(launch.argv), "env": launch.own_env()} if launch else None,
     }
     print(json.dumps(view, indent=2))
 
 
-def _print_tables(settings: Settings, plan: LaunchPlan | None, model: ModelFacts | None) -> None:
+def _problem(trouble: ApplianceError) -> dict[str, Any]:
+    view: dict[str, Any] = {"code": trouble.code, "what": trouble.what, "hint": trouble.hint}
+    if isinstance(trouble, DoesNotFit):
+        view["shortfalls"] = [asdict(short) for short in trouble.shortfalls]
+        view["table"] = [asdict(row) for row in trouble.table]
+    return view
+
+
+def _print_tables(settings: Settings, plan: _Plan) -> None:
     console = _console()
+    if plan.memory:
+        print(plan_text(plan.memory), end="\n\n")
+    elif isinstance(plan.trouble, DoesNotFit):
+        print(refusal_text(plan.trouble), end="\n\n")
     for kind, profiles, name in (
         ("box", BOX_PROFILES, settings.profile),
         ("model", MODEL_PROFILES, settings.model_profile),
@@ -97,12 +161,12 @@ def _print_tables(settings: Settings, plan: LaunchPlan | None, model: ModelFacts
             chosen.add_row(name, _shown(settings, name), settings.origin(name))
     console.print("\nsettings (others are at their defaults: appliance plan --settings)")
     console.print(chosen)
-    if model:
-        console.print(f"\nmodel {model.folder}")
-        console.print(_model_table(model))
-    if plan:
+    if plan.model:
+        console.print(f"\nmodel {plan.model.folder}")
+        console.print(_model_table(plan.model))
+    if plan.launch:
         console.print("\nengine command (port and key are picked at each start)")
-        print(plan.shell())
+        print(plan.launch.shell())
 
 
 def _model_table(model: ModelFacts) -> Table:
@@ -124,6 +188,8 @@ def _shown(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
     if value is None:
         return "-"
+    if is_size(type(settings).model_fields[name]):
+        return format_size(value)
     if isinstance(value, tuple):
         return " ".join(map(str, value)) or "-"
     return json.dumps(value) if isinstance(value, dict) else str(value)

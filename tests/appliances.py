@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.probes import COUNT_QUESTION, GREETING, user
 from tests import engines
+from tests.checkpoints import TINY, write_checkpoint
 from tests.engines import FAKE, MODEL, ROOT, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -57,15 +58,6 @@ def web(base_url: str, key: str = "") -> httpx.Client:
     )
 
 
-def checkpoint(folder: Path) -> Path:
-    """Make a folder that passes for a model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = '{"architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax_m2"}'
-    (folder / "config.json").write_text(config)
-    (folder / "model.safetensors").touch()
-    return folder
-
-
 def environment(folder: Path, *faults: str, **settings: object) -> dict[str, str]:
     """Return the variables of an appliance that keeps all it has in ``folder``.
 
@@ -73,7 +65,7 @@ def environment(folder: Path, *faults: str, **settings: object) -> dict[str, str
     """
     chosen: dict[str, object] = {
         "profile": "demo",
-        "model_dir": checkpoint(folder / "model"),
+        "model_dir": write_checkpoint(folder / "model", **TINY),
         "state_dir": folder / "state",
         "port": 0,
         "engine_command": f"{sys.executable} {FAKE}",

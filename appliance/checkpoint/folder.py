@@ -1,12 +1,15 @@
-"""Reads a checkpoint folder's config and shard list, and says at once what is missing."""
+"""Reads a checkpoint folder's config and its shards' headers, and says at once what is missing."""
 
 import json
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from appliance.checkpoint.headers import tensor_bytes
+from appliance.checkpoint.layers import NotUnderstood, cache_dtype, cache_layers, model_dtype
 from appliance.errors import ModelFolderError
-from appliance.facts import ModelFacts
+from appliance.facts import CacheLayers, ModelFacts
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -15,8 +18,8 @@ SINGLE = "model.safetensors"
 def read_model_facts(folder: Path) -> ModelFacts:
     """Return what the checkpoint in ``folder`` is.
 
-    Raises ModelFolderError when the folder is missing, is no checkpoint, or lacks shards that
-    its index names.
+    Raises ModelFolderError when the folder is missing, is no checkpoint, or lacks shards, or
+    parts of them, that its index names.
     """
     if what := _no_folder(folder):
         raise ModelFolderError(
@@ -28,25 +31,53 @@ def read_model_facts(folder: Path) -> ModelFacts:
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise _broken(folder / "config.json", "names no architectures")
-    try:
-        shards = _shards(folder)
-        weights_bytes = sum(shard.stat().st_size for shard in shards)
-    except OSError as cause:
-        raise _broken(folder, f"cannot be read: {cause.strerror}") from cause
     inner = config.get("text_config") or config
     if not isinstance(inner, dict):
         raise _broken(folder / "config.json", "has a text_config that is no JSON object")
+    try:
+        shards = _shards(folder)
+        weights = _weigh(shards)
+    except OSError as cause:
+        raise _broken(folder, f"cannot be read: {cause.strerror}") from cause
+    architecture = str(architectures[0])
+    cache, unknown = _cache(architecture, {"torch_dtype": model_dtype(config), **inner})
     return ModelFacts(
         folder=folder,
-        architecture=str(architectures[0]),
+        architecture=architecture,
         model_type=str(config.get("model_type", "")),
         num_layers=_count(inner, "num_hidden_layers"),
         num_experts=_count(inner, "num_local_experts") or _count(inner, "num_experts"),
         max_position_embeddings=_count(inner, "max_position_embeddings"),
         quantization=_quantization(config) or _quantization(inner),
         shard_count=len(shards),
-        weights_bytes=weights_bytes,
+        weights_bytes=weights.total(),
+        weights_by_dtype=tuple(weights.most_common()),
+        cache=cache,
+        cache_dtype=cache_dtype(config, inner),
+        cache_unknown=unknown,
     )
+
+
+def _cache(architecture: str, config: dict[str, Any]) -> tuple[tuple[CacheLayers, ...], str]:
+    """Return the layers that keep something of a sequence, or why they are not known."""
+    try:
+        return cache_layers(architecture, config), ""
+    except NotUnderstood as cause:
+        return (), str(cause)
+
+
+def _weigh(shards: list[Path]) -> Counter[str]:
+    weights: Counter[str] = Counter()
+    for shard in shards:
+        try:
+            weights += tensor_bytes(shard)
+        except ValueError as cause:
+            raise ModelFolderError(
+                f"{shard} {cause}",
+                "fetch this file again, then appliance start",
+                code="model_incomplete",
+            ) from cause
+    return weights
 
 
 def _no_folder(folder: Path) -> str:

@@ -8,29 +8,22 @@ import pytest
 
 from appliance.checkpoint.folder import INDEX, SINGLE, read_model_facts
 from appliance.errors import ModelFolderError
-
-CONFIG: dict[str, Any] = {
-    "architectures": ["MiniMaxM2ForCausalLM"],
-    "model_type": "minimax_m2",
-    "num_hidden_layers": 62,
-    "num_local_experts": 192,
-    "max_position_embeddings": 196_608,
-}
+from appliance.facts import CacheLayers
+from tests.checkpoints import shard_bytes, write_checkpoint
 
 
 def checkpoint(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
-    """Write a checkpoint of empty-ish shards into ``folder``."""
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
-    names = [f"model-{n:05}-of-{shards:05}.safetensors" for n in range(1, shards + 1)]
+    """Write a checkpoint of small shards into ``folder``."""
+    write_checkpoint(folder, {"BF16": 1}, **changes)
     if shards == 1:
-        names = [SINGLE]
-    else:
-        weights = {f"layer.{n}.weight": name for n, name in enumerate(names)}
-        weights["norm.weight"] = names[0]
-        (folder / INDEX).write_text(json.dumps({"weight_map": weights}))
+        return folder
+    (folder / SINGLE).unlink()
+    names = [f"model-{n:05}-of-{shards:05}.safetensors" for n in range(1, shards + 1)]
+    weights = {f"layer.{n}.weight": name for n, name in enumerate(names)}
+    weights["norm.weight"] = names[0]
+    (folder / INDEX).write_text(json.dumps({"weight_map": weights}))
     for n, name in enumerate(names, start=1):
-        (folder / name).write_bytes(b"x" * n)
+        (folder / name).write_bytes(shard_bytes({"BF16": n, "U8": 10 * n}))
     return folder
 
 
@@ -55,13 +48,14 @@ def test_a_single_file_is_a_checkpoint(tmp_path: Path) -> None:
 
 def test_shards_are_counted_and_weighed_once_each(tmp_path: Path) -> None:
     facts = read_model_facts(checkpoint(tmp_path, shards=4))
-    assert (facts.shard_count, facts.weights_bytes) == (4, 1 + 2 + 3 + 4)
+    assert (facts.shard_count, facts.weights_bytes) == (4, 11 * (1 + 2 + 3 + 4))
+    assert facts.weights_by_dtype == (("U8", 100), ("BF16", 10))
 
 
 def test_files_that_the_index_does_not_name_do_not_count(tmp_path: Path) -> None:
     checkpoint(tmp_path, shards=2)
     (tmp_path / "other.safetensors").write_bytes(b"x" * 1000)
-    assert read_model_facts(tmp_path).weights_bytes == 3
+    assert read_model_facts(tmp_path).weights_bytes == 33
 
 
 @pytest.mark.parametrize(
@@ -107,7 +101,29 @@ def test_counts_of_odd_types_are_unknown_and_no_error(tmp_path: Path) -> None:
     assert (facts.num_layers, facts.max_position_embeddings) == (0, 0)
 
 
+def test_the_layers_of_the_model_are_read_from_its_config(tmp_path: Path) -> None:
+    facts = read_model_facts(checkpoint(tmp_path))
+    assert facts.cache == (CacheLayers("full", 62, 2048),)
+    assert (facts.cache_dtype, facts.cache_unknown) == ("bfloat16", "")
+
+
+def test_a_model_whose_layers_are_not_known_is_read_and_says_so(tmp_path: Path) -> None:
+    facts = read_model_facts(checkpoint(tmp_path, architectures=["NovelForCausalLM"]))
+    assert facts.cache == ()
+    assert "NovelForCausalLM" in facts.cache_unknown
+
+
 # ---- what it is not
+
+
+def test_a_shard_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, shards=2)
+    cut = folder / "model-00002-of-00002.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    error = refusal(folder)
+    assert f"{cut.name} ends after 21 of 22 bytes of tensors" in error.what
+    assert error.code == "model_incomplete"
+    assert "again" in error.hint
 
 
 def test_a_missing_folder_is_named_with_the_setting(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 import os
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from appliance.launch import HIDDEN, Extras, LaunchPlan, plan_launch
 from appliance.settings import load_settings
 from tests.engines import ROOT
+from tests.plans import planned
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXTRAS = Extras(Path("/EXTRAS/chat_template.jinja"), Path("/EXTRAS/optthink.py"))
@@ -44,7 +46,14 @@ def plan(**variables: str) -> LaunchPlan:
 def plan_within(base_env: dict[str, str], /, **variables: str) -> LaunchPlan:
     """Plan inside the environment ``base_env``."""
     settings = load_settings({f"APPLIANCE_{name}": value for name, value in variables.items()})
-    return plan_launch(settings, EXTRAS, port=8123, api_key=KEY, base_env=base_env)
+    memory = planned(settings)
+    return plan_launch(settings, EXTRAS, memory, port=8123, api_key=KEY, base_env=base_env)
+
+
+def plan_without_memory(**variables: str) -> LaunchPlan:
+    """Plan as where nobody looked at the memory."""
+    settings = load_settings({f"APPLIANCE_{name}": value for name, value in variables.items()})
+    return plan_launch(settings, EXTRAS, port=8123, api_key=KEY, base_env={})
 
 
 def flag(made: LaunchPlan, name: str) -> str | None:
@@ -143,6 +152,45 @@ def test_the_demo_loads_our_plug_ins_and_no_strangers() -> None:
     assert plan(PROFILE="demo").env["VLLM_PLUGINS"].split(",") == list(names)
 
 
+# ---- memory
+
+MEMORY_FLAGS = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--max-model-len")
+
+
+def test_utilization_cache_context_and_crowd_are_those_of_the_memory_plan() -> None:
+    memory, made = planned(load_settings({})), plan()
+    given = tuple(flag(made, name) for name in (*MEMORY_FLAGS, "--max-num-seqs"))
+    wanted = (memory.gpu_memory_utilization, memory.kv_bytes, memory.max_model_len, 2)
+    assert given == tuple(map(str, wanted))
+
+
+def test_a_cache_that_is_not_computed_is_left_to_the_engine() -> None:
+    settings = load_settings({})
+    memory = replace(planned(settings), kv_is_computed=False)
+    made = plan_launch(settings, EXTRAS, memory, port=1, api_key=KEY, base_env={})
+    assert flag(made, "--gpu-memory-utilization") == str(memory.gpu_memory_utilization)
+    assert "--kv-cache-memory-bytes" not in made.argv
+
+
+def test_the_cpu_engine_is_told_its_cache_in_its_environment() -> None:
+    settings = load_settings({"APPLIANCE_PROFILE": "demo"})
+    memory = replace(planned(settings), kv_bytes=3 * 2**30)
+    made = plan_launch(settings, EXTRAS, memory, port=1, api_key=KEY, base_env={})
+    assert made.env["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    assert {"--gpu-memory-utilization", "--kv-cache-memory-bytes"}.isdisjoint(made.argv)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in plan().env
+
+
+def test_a_cache_size_that_is_inherited_does_not_outdo_the_plans() -> None:
+    made = plan_within({"VLLM_CPU_KVCACHE_SPACE": "40"}, PROFILE="demo")
+    assert made.env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+def test_without_a_memory_plan_the_settings_are_all_that_is_given() -> None:
+    made = plan_without_memory(GPU_MEMORY_UTILIZATION="0.5", MAX_MODEL_LEN="1000")
+    assert [flag(made, name) for name in MEMORY_FLAGS] == ["0.5", None, "1000"]
+
+
 # ---- settings
 
 
@@ -153,7 +201,7 @@ def test_the_engine_listens_on_the_loopback_whatever_the_appliance_does() -> Non
 
 
 def test_a_setting_that_is_unset_leaves_the_choice_to_the_engine() -> None:
-    made = plan(PROFILE="demo", MODEL_PROFILE="custom")
+    made = plan_without_memory(PROFILE="demo", MODEL_PROFILE="custom")
     for name in ("--gpu-memory-utilization", "--max-model-len", "--moe-backend", "--load-format"):
         assert name not in made.argv
 

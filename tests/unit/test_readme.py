@@ -3,19 +3,13 @@
 import os
 import re
 
-from pydantic.fields import FieldInfo
-
+from appliance.fieldtypes import is_size
 from appliance.settings import PREFIX, SECRETS, Settings
-from appliance.sizes import format_size, parse_size
+from appliance.sizes import format_size
 from tests.engines import ROOT
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- settings table -->\n", "<!-- end of settings table -->\n"
-
-
-def is_size(field: FieldInfo) -> bool:
-    """Whether the setting is a number of bytes."""
-    return any(getattr(read, "func", None) is parse_size for read in field.metadata)
 
 
 def table() -> str:

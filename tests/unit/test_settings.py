@@ -270,3 +270,51 @@ def test_a_flag_that_the_appliance_owns_is_refused_in_every_spelling(argument: s
 )
 def test_other_flags_pass(arguments: str) -> None:
     assert load(ENGINE_EXTRA_ARGS=arguments).engine_extra_args == tuple(arguments.split())
+
+
+# ---- memory
+
+
+def test_floors_that_do_not_descend_are_refused_with_both_named() -> None:
+    said = refusal(MEMORY_STOP_FLOOR="2GiB")
+    assert "APPLIANCE_MEMORY_STOP_FLOOR=2.0 GiB is below" in said
+    assert "APPLIANCE_MEMORY_KILL_FLOOR=2.5 GiB" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MEMORY_WARN_FLOOR", "1GiB"),
+        ("MEMORY_STOP_FLOOR", "9GiB"),
+        ("MEMORY_KILL_FLOOR", "9GiB"),
+        ("MEMORY_KILL_FLOOR", "1GiB"),
+        ("MEMORY_EMERGENCY", "9GiB"),
+    ],
+)
+def test_each_floor_has_its_place_in_the_order(name: str, value: str) -> None:
+    assert f"APPLIANCE_{name}" in refusal(**{name: value})
+
+
+def test_floors_may_be_equal() -> None:
+    names = ("WARN_FLOOR", "STOP_FLOOR", "KILL_FLOOR", "EMERGENCY")
+    settings = load(**{f"MEMORY_{name}": "2GiB" for name in names})
+    assert settings.memory_warn_floor == settings.memory_emergency == 2 * 2**30
+
+
+def test_force_needs_the_guards() -> None:
+    assert "APPLIANCE_MEMORY_GUARDS=on" in refusal(MEMORY_FORCE="on", MEMORY_GUARDS="off")
+    assert load(MEMORY_FORCE="on").memory_force
+    assert not load(MEMORY_GUARDS="off").memory_guards
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MEMORY_PROFILE", "brave"), ("SWAP", "maybe"), ("MEMORY_GROWTH", "-1GiB")]
+)
+def test_a_wrong_choice_about_memory_is_refused(name: str, value: str) -> None:
+    assert f"APPLIANCE_{name}" in refusal(**{name: value})
+
+
+def test_cgroups_to_push_out_are_a_list() -> None:
+    settings = load(EVICT_CGROUPS="user.slice/user-1000.slice docker", CGROUP_BASE="~/cg")
+    assert settings.evict_cgroups == ("user.slice/user-1000.slice", "docker")
+    assert settings.cgroup_base == Path.home() / "cg"
