@@ -86,6 +86,40 @@ def test_one_block_of_the_pool_is_never_used() -> None:
     assert shape.tokens_in(16 * 124 * KIB, 1) == 0
 
 
+# What vLLM 0.32's own get_kv_cache_groups and _max_memory_usage_bytes_from_groups gave for one
+# sequence of these models (2026-11-23), with chunks of 2,048 and async scheduling.
+VLLMS_OWN = [
+    ((CacheLayers("full", 62, 2048),), "fp8", 49_152, 6_241_124_352),
+    (
+        (CacheLayers("full", 12, 2048), CacheLayers("sliding", 12, 2048, window=128)),
+        "bfloat16",
+        32_768,
+        1_819_017_216,
+    ),
+    (
+        (CacheLayers("full", 4, 2048), CacheLayers("sliding", 22, 2048, window=512)),
+        "bfloat16",
+        32_768,
+        991_428_608,
+    ),
+    (
+        (CacheLayers("full", 12, 2048), CacheLayers("sliding", 13, 2048, window=512)),
+        "bfloat16",
+        32_768,
+        1_991_049_216,
+    ),
+    (golden_model("qwen3.5-122b").cache, "bfloat16", 49_152, 1_545_338_880),
+]
+
+
+@pytest.mark.parametrize(("cache", "cache_dtype", "tokens", "needed"), VLLMS_OWN)
+def test_a_sequence_takes_what_vllm_itself_computes_and_the_unused_block(
+    cache: tuple[CacheLayers, ...], cache_dtype: str, tokens: int, needed: int
+) -> None:
+    shape = cache_shape(model(*cache), cache_dtype, 2048)
+    assert shape.bytes_for(tokens, 1) - shape.block_tokens * shape.token_bytes == needed
+
+
 # ---- windows and states
 
 

@@ -222,11 +222,27 @@ def test_with_cgroups_to_push_out_the_default_reaches_its_context() -> None:
     assert "user.slice" in made.warnings[0]
 
 
-def test_after_the_eviction_the_same_plan_fits_as_it_is() -> None:
-    before = plan(replace(SPARK, evictable=(Evictable("user.slice", 4 * GIB),)))
+@pytest.mark.parametrize("profile", ["safe", "default", "wide"])
+def test_after_the_eviction_the_same_plan_fits_as_it_is(profile: str) -> None:
+    chosen: dict[str, Any] = {"MEMORY_PROFILE": profile, "MAX_MODEL_LEN": 49_152}
+    before = plan(replace(SPARK, evictable=(Evictable("user.slice", 4 * GIB),)), **chosen)
     lazy = before.needed_available_bytes - 64 * 2**20  # force_swap is content with that
-    after = plan(replace(SPARK, memory_available_bytes=lazy), MAX_MODEL_LEN=before.max_model_len)
-    assert (after.max_model_len, after.deficit_bytes) == (before.max_model_len, 0)
+    after = plan(replace(SPARK, memory_available_bytes=lazy), **chosen)
+    assert (after.max_model_len, after.deficit_bytes) == (49_152, 0)
+
+
+def test_a_bare_systems_own_memory_is_never_pushed_out() -> None:
+    host = spark(4 * GIB, evictable=(Evictable("system.slice", 20 * GIB),))
+    made = plan(host, MEMORY_PROFILE="wide", MAX_MODEL_LEN=63_000)
+    assert 0 < made.deficit_bytes <= 1.5 * GIB
+    assert bytes_of(made, "os") >= 5 * GIB // 2
+
+
+def test_huge_pages_are_not_what_is_pushed_out() -> None:
+    host = spark(6 * GIB, evictable=(Evictable("a", 20 * GIB),), hugepages_bytes=6 * GIB)
+    made = plan(host)
+    assert made.deficit_bytes > 0
+    assert min(row.bytes for row in made.rows) >= 0
 
 
 @pytest.mark.parametrize("swap", [(), (ZRAM,)])
