@@ -95,23 +95,24 @@ some_is_swapped() {
     [ "$(of victim memory.swap.current)" -gt $((64 * MIB)) ]
 }
 
-# SIGTERM in the middle of one write to memory.reclaim, which takes many seconds here.
+# sigterm NAME STEP: SIGTERM while 1 GiB is evicted in steps of STEP bytes. With one step of 1 GiB
+# it comes in the middle of one write to memory.reclaim, which takes many seconds here.
 sigterm() {
     local pid start
     spawn victim 1408
-    force_swap evict --apply --cgroup $VICTIM --step 1G --reserve 256M --swap-reserve 256M \
+    force_swap evict --apply --cgroup $VICTIM --step "$2" --reserve 256M --swap-reserve 256M \
         --lock /tmp/lock-root --target-available $(($(meminfo MemAvailable) + GIB)) \
-        >/run/sigterm.json 2>/run/sigterm.err 3>&- &
+        >"/run/$1.json" 2>"/run/$1.err" 3>&- &
     pid=$!
     within 30 some_is_swapped
     start=$(now)
     kill -TERM $pid
     wait $pid
     RC=$?
-    say sigterm rc=$RC ms=$(($(now) - start)) swapped="$(of victim memory.swap.current)"
-    published sigterm
+    say "$1" rc=$RC ms=$(($(now) - start)) swapped="$(of victim memory.swap.current)"
+    published "$1"
     settle
-    say sigterm later="$(of victim memory.swap.current)" data="$(verified victim)"
+    say "$1" later="$(of victim memory.swap.current)" data="$(verified victim)"
     finish victim
 }
 
@@ -212,7 +213,8 @@ evict_1g
 dry_run
 mlocked
 swap_max_zero
-sigterm
+sigterm sigterm "$((64 * MIB))"
+sigterm sigterm_in_write "$GIB"
 page_cache
 paths
 delegation
