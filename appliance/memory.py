@@ -183,10 +183,9 @@ def _fitting_cache(case: Reckoning) -> int:
 
 
 def _cpu_cache(case: Reckoning) -> int:
-    explicit = case.settings.max_model_len
-    if case.shape is None or explicit is None:
+    if case.shape is None:
         return CPU_CACHE_BYTES
-    needed = case.shape.bytes_for(explicit, case.settings.max_num_seqs)
+    needed = case.shape.bytes_for(_least_context(case), case.settings.max_num_seqs)
     return max(CPU_CACHE_BYTES, -(-needed // GIB) * GIB)
 
 

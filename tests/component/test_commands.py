@@ -9,6 +9,7 @@ import pytest
 from appliance.cli import main
 from tests.appliances import ApplianceProcess, RunAppliance, environment
 from tests.engines import free_port
+from tests.plans import GOLDEN
 
 COMMANDS = ("run", "plan", "smoke", "status", "start", "stop", "key")
 
@@ -144,6 +145,31 @@ def test_plan_of_a_missing_model_is_1_and_prints_all_the_same(shell: Shell, tmp_
     assert shell.run("plan", "--json") == 1
     assert "/nowhere does not exist" in json.loads(shell.out)["problem"]["what"]
     assert "/nowhere does not exist" in shell.err
+
+
+def test_plan_for_another_machine_is_78_where_it_does_not_fit(shell: Shell) -> None:
+    shell.enter({})
+    model = ("--model-file", str(GOLDEN / "models" / "nikola.json"))
+    assert shell.run("plan", "--host-file", str(GOLDEN / "hosts" / "spark.json"), *model) == 0
+    assert "--max-model-len 27648" in shell.out
+    assert shell.run("plan", "--host-file", str(GOLDEN / "hosts/spark-bad-kit.json"), *model) == 78
+    assert "it does not fit" in shell.out
+    assert "are missing" in shell.err
+    assert shell.run("plan", "--host-file", "/nowhere.json", *model) == 78
+    assert "/nowhere.json cannot be read" in shell.err
+
+
+def test_plan_by_force_takes_the_cards_utilization_with_the_guards_on(shell: Shell) -> None:
+    shell.enter({"APPLIANCE_GPU_MEMORY_UTILIZATION": "0.95"})
+    spark = ("--host-file", str(GOLDEN / "hosts" / "spark.json"))
+    nikola = ("--model-file", str(GOLDEN / "models" / "nikola.json"))
+    assert shell.run("plan", *spark, *nikola) == 78
+    assert "--force" in shell.out
+    assert shell.run("plan", *spark, *nikola, "--force") == 0
+    assert "forced: " in shell.out
+    shell.enter({"APPLIANCE_MEMORY_GUARDS": "off"})
+    assert shell.run("plan", *spark, *nikola, "--force") == 78
+    assert "APPLIANCE_MEMORY_GUARDS=on" in shell.err
 
 
 # ---- start and stop
