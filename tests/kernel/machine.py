@@ -57,9 +57,12 @@ def boot(image: Path, initramfs: Path, folder: Path) -> Outcome:
 
 
 def parse(text: str) -> dict[str, Scenario]:
-    """Read the guest's lines: ``RESULT name key=value…``, ``JSON name {…}``, ``LOG name text``."""
+    """Read the guest's lines: ``RESULT name key=value…``, ``JSON name {…}``, ``LOG name text``.
+
+    The last line counts only when it is whole: the guest may have been killed in the middle of it.
+    """
     scenarios: dict[str, Scenario] = {}
-    for line in text.splitlines():
+    for line in text.rpartition("\n")[0].splitlines():
         kind, _, rest = line.partition(" ")
         name, _, value = rest.partition(" ")
         if kind not in ("RESULT", "JSON", "LOG"):

@@ -30,12 +30,8 @@ def credited(scenario: Scenario) -> int:
     return freed
 
 
-def test_the_guest_runs_all_scenarios_and_the_kernel_is_the_one_asked_for(
-    guest: Outcome, kernel: Kernel
-) -> None:
-    facts = guest.scenario("machine").figures
-    assert "end" in facts
-    assert kernel.name == "newest" or facts["release"].startswith((kernel.name, "7."))
+def test_the_guest_runs_all_scenarios_to_the_end(guest: Outcome) -> None:
+    assert "end" in guest.scenario("machine").figures, guest.console[-4000:]
 
 
 def test_a_kernel_takes_the_forms_of_reclaim_that_the_helper_expects(
@@ -137,7 +133,7 @@ def test_locked_memory_gives_nothing_and_the_helper_says_so(guest: Outcome, trut
 def test_a_cgroup_that_may_not_swap_is_refused(guest: Outcome, truth: Rows) -> None:
     seen = guest.scenario("swap_max_zero")
     assert (seen.number("rc"), seen.number("swapped")) == (REFUSED, 0)
-    assert "memory.swap.max" in seen.log
+    assert "may not swap" in seen.log
     truth.row("memory.swap.max=0", release(guest), REFUSED, "refused")
 
 

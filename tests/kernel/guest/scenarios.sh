@@ -1,6 +1,7 @@
 # shellcheck shell=dash
 # The scenarios, in one boot. Each one prints what it measured; the judging is done by the tests.
 # The order matters: first no swap at all, then swap on zram alone, then swap on a disk.
+# Where sizes are judged there is --allow-slow-swap: the emulator's disk is slow, and that is no news.
 # shellcheck disable=SC1091  # it stands at the guest's root
 . /lib.sh
 
@@ -60,7 +61,7 @@ evict_1g() {
     spawn victim 1408
     other_memory=$(of bystander memory.current)
     other_swap=$(of bystander memory.swap.current)
-    evict evict_1g "$GIB" --apply --cgroup $VICTIM
+    evict evict_1g "$GIB" --apply --allow-slow-swap --cgroup $VICTIM
     say evict_1g rc="$RC" ms="$TOOK_MS" freed="$FREED" \
         swapped="$(of victim memory.swap.current)" \
         bystander_lost=$((other_memory - $(of bystander memory.current))) \
@@ -176,7 +177,8 @@ delegation() {
     chown 10001 "$leaf/memory.reclaim"
     mkdir -p /host/cgroup/victim.scope
     mount --bind "$leaf" /host/cgroup/victim.scope
-    evict delegated $((128 * MIB)) --apply --cgroup-base /host/cgroup --cgroup victim.scope
+    evict delegated $((128 * MIB)) --apply --allow-slow-swap \
+        --cgroup-base /host/cgroup --cgroup victim.scope
     say delegated rc="$RC" freed="$FREED" swapped="$(of victim memory.swap.current)"
     unset AS_UID
     doors_of doors_of_leaf "$leaf"
@@ -190,7 +192,7 @@ process_madvise() {
     spawn victim 1024
     spawn beside 256
     pid_of beside >"$APPS/victim.scope/cgroup.procs"
-    evict process_madvise $((512 * MIB)) --apply --pid "$(pid_of victim)"
+    evict process_madvise $((512 * MIB)) --apply --allow-slow-swap --pid "$(pid_of victim)"
     say process_madvise rc="$RC" ms="$TOOK_MS" freed="$FREED" \
         swapped="$(swapped_of victim)" beside_swapped="$(swapped_of beside)" \
         bystander_swapped="$(of bystander memory.swap.current)"
