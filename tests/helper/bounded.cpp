@@ -14,12 +14,14 @@ bool check(const char* name, bool good) {
 int main() {
   const auto always = [] { return true; };
   bool good = true;
-  good &= check("a result comes back", run_bounded<int>(
-                                           1, [](int& value) { value += 41; }, always, -1) == 42);
+  good &= check("a result comes back",
+      run_bounded<int>(
+          1, [](int& value) { value += 41; }, always, -1) == 42);
   double start = monotonic();
   int asked = 0;
-  good &= check("a refusal to go on cuts it", run_bounded<int>(
-                                                  1, wait_for_ever, [&] { return ++asked < 3; }, -1) == -1);
+  good &= check("a refusal to go on cuts it",
+      run_bounded<int>(
+          1, wait_for_ever, [&] { return ++asked < 3; }, -1) == -1);
   good &= check("within two seconds", monotonic() - start < 2);
   good &= check("no child is left", waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD);
   const auto die = [](int& value) { value = 7, (void)raise(SIGKILL); };
@@ -30,8 +32,9 @@ int main() {
   (void)sigaction(SIGALRM, &action, nullptr);
   alarm(1);
   start = monotonic();
-  good &= check("a signal cuts it", run_bounded<int>(
-                                        1, wait_for_ever, [] { return g_signal == 0; }, -1) == -1);
+  good &= check("a signal cuts it",
+      run_bounded<int>(
+          1, wait_for_ever, [] { return g_signal == 0; }, -1) == -1);
   good &= check("a signal cuts it within two seconds", monotonic() - start < 3);
   return good ? 0 : 1;
 }
