@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
@@ -39,6 +40,7 @@ class Child:
         self._token = token
         self._is_gone = False
         self._holds_number = True
+        self._number = threading.Lock()  # held while signalling by it, and while letting go of it
         # Members seen outside the session, as (pid, start): the proof may go with their parent.
         self._runaways: set[tuple[int, int]] = set()
         self._segments: set[int] = set()  # inodes
@@ -95,6 +97,16 @@ class Child:
         """Signal every process of the tree that is still there."""
         tree.signal_all(self._find().values(), number)
 
+    def kill_group(self) -> None:
+        """Kill the leader's group, which the kernel does at one stroke; from any thread.
+
+        A process that forks and exits faster than one can look escapes any list of pids.
+        """
+        with self._number:
+            if self._holds_number and not self._is_gone:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+
     async def sweep(self, timeout_s: float = 10.0) -> bool:
         """Kill the tree and wait for it to go; True once nothing is left. May be called again.
 
@@ -128,26 +140,18 @@ class Child:
                 found = self._find()  # before the parents go, who are the proof of some
                 self._segments |= segments.mapped(found)
             finally:
-                self._kill_group()
+                self.kill_group()
             tree.signal_all(found.values(), signal.SIGKILL)
             self._reap()
             return not found and not self._find() and self._learn_exit()
         except OSError:  # no descriptor is left to read /proc with: not seen is not gone
             return False
 
-    def _kill_group(self) -> None:
-        """Kill the leader's group, which the kernel does at one stroke.
-
-        A process that forks and exits faster than one can look escapes any list of pids.
-        """
-        if self._holds_number:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-
     def _bury(self) -> None:
         """Let go of the number, the pipe and the segments: nothing of the tree is left."""
-        self._is_gone = True
-        self._process.wait()
+        with self._number:
+            self._is_gone = True
+            self._process.wait()
         _leaders.discard(self.pid)
         self._lines.close()
         segments.remove(self._segments)

@@ -37,7 +37,7 @@ def health_json(snapshot: Snapshot, access: Access) -> dict[str, Any]:
     engine's words) are for key holders.
     """
     health: dict[str, Any] = {
-        "status": "ready" if snapshot.is_ready else "not_ready",
+        "status": "ready" if is_admitting(snapshot) else "not_ready",
         "state": snapshot.state,
         "reason": snapshot.reason.code,
         "since": _iso(snapshot.since),
@@ -51,9 +51,15 @@ def health_json(snapshot: Snapshot, access: Access) -> dict[str, Any]:
     if access >= Access.CLIENT:
         health["message"] = snapshot.reason.what or None
         health["hint"] = snapshot.reason.hint or None
+        health["memory"] = snapshot.memory
     if access >= Access.OPERATOR:
         health["last_lines"] = list(snapshot.last_lines)
     return health
+
+
+def is_admitting(snapshot: Snapshot) -> bool:
+    """Tell whether a request would be let in: an engine that serves, and memory for it."""
+    return snapshot.is_ready and not snapshot.is_short
 
 
 def _iso(moment: float | None) -> str | None:

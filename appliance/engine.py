@@ -1,9 +1,9 @@
 """What the rest of the appliance sees of an engine, whoever runs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance.launch import LaunchPlan
 from appliance.logs import EngineLog
@@ -33,6 +33,8 @@ class Snapshot:
     the next request brings it; ``progress`` is for people, ``fraction`` (0 to 1) for bars.
     ``degraded`` names what is wrong while it serves. ``next`` says what happens by itself, at
     ``next_at`` (Unix time) where that is known. ``rung`` counts the safer plans taken.
+    ``is_short`` says that memory is: nobody more is let in. ``memory`` is the memory plan as
+    JSON values, or what of it did not fit.
     """
 
     state: str
@@ -50,6 +52,8 @@ class Snapshot:
     next: str = ""
     next_at: float | None = None
     rung: int = 0
+    is_short: bool = False
+    memory: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

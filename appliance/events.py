@@ -99,6 +99,22 @@ class Wedged:
 
 
 @dataclass(frozen=True)
+class RanShort:
+    """Memory stays under the kill floor: the engine must go, in order, and come back smaller."""
+
+    spawn: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class RanOut:
+    """Memory was about to be gone: the engine has been sent SIGKILL already."""
+
+    spawn: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
 class DeadlinePassed:
     """The state's timer ran out. ``armed`` names the arming that it belongs to."""
 
@@ -107,7 +123,7 @@ class DeadlinePassed:
     jitter: float = 0.0
 
 
-OfAChild = Prepared | PrepareFailed | Progressed | BecameReady | Exited | Wedged
+OfAChild = Prepared | PrepareFailed | Progressed | BecameReady | Exited | Wedged | RanShort | RanOut
 Event = (
     StartRequested
     | StopRequested

@@ -5,7 +5,7 @@ engine in order. The emergency is for what has been seen on unified memory, 20 G
 1.5 s: there is no time to look twice.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -30,11 +30,15 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class GuardPolicy:
-    """Lengths in seconds. A floor counts once ``samples`` in a row, one each ``every_s``, are
-    below it; it is left once as many are above it by ``slack`` of itself.
+    """Lengths in seconds. One sample is taken each ``every_s``.
+
+    The kill floor counts once ``samples`` in a row are below it, the others, which cost little and
+    are taken back, after ``quick_samples``. A floor is left once ``samples`` in a row are above it
+    by ``slack`` of itself.
     """
 
     samples: int = 5
+    quick_samples: int = 2
     every_s: float = 1.0
     slack: float = 0.05
     emergency_every_s: float = 0.25
@@ -57,11 +61,13 @@ def look(watch: Watch, available_bytes: int, floors: Floors, policy: GuardPolicy
     nearly = _level(available_bytes / (1 + policy.slack), floors)
     below = (*watch.below, here)[-policy.samples :]
     nearby = (*watch.nearby, nearly)[-policy.samples :]
-    seen = replace(watch, below=below, nearby=nearby)
-    if len(below) < policy.samples:
-        return seen
-    # worse only as far as all samples were; better only as far as none came near
-    return replace(seen, level=min(max(watch.level, min(below)), max(nearby)))
+    level = watch.level
+    if len(below) >= policy.quick_samples:
+        level = max(level, min(Level.STOP, *below[-policy.quick_samples :]))
+    if len(below) == policy.samples:
+        level = max(level, min(below))
+        level = min(level, max(nearby))
+    return Watch(level, below, nearby)
 
 
 def _level(available: float, floors: Floors) -> Level:

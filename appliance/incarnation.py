@@ -20,7 +20,9 @@ from appliance.evidence import gather_stacks
 from appliance.host import memory_snapshot
 from appliance.launch import LaunchPlan
 from appliance.logs import EngineLog
+from appliance.memorywatch import MemoryCare, MemoryWatch
 from appliance.metrics import Metrics
+from appliance.overheads import Learned, learn
 from appliance.probes import user
 from appliance.progress import Progress, advance
 from appliance.restart import Reason
@@ -54,6 +56,7 @@ class Care:
     model: str
     evidence: Path
     wedge: wedge.WedgePolicy
+    memory: MemoryCare
     quiet_s: float
     idle_stop_after_s: float | None = None
 
@@ -65,6 +68,7 @@ class Findings:
     exit: str = ""
     traffic: Traffic = field(default_factory=Traffic)
     memory: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, int] = field(default_factory=dict)
     stacks: dict[str, str] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
 
@@ -87,8 +91,10 @@ class Incarnation:
         self.progress = Progress()
         self.degraded: tuple[str, ...] = ()
         self.max_model_len: int | None = None
+        self.learned: Learned | None = None
         self.findings = Findings(memory=memory_snapshot())
         self.is_ready = False
+        self._available_before = self.findings.memory.get("MemAvailable")
         self._care = care
         self._log = engine_log
         self._traffic = traffic
@@ -103,13 +109,26 @@ class Incarnation:
         self.is_over = False
         # Raises SpawnFailed: nothing else has begun by then.
         self.child: Child = spawn(plan.argv, plan.env, self._line)
-        for watch in (self._watch_exit(), self._watch_progress(), self._watch_ready()):
+        floors = plan.memory.floors if plan.memory and care.memory.is_armed else None
+        self.memory = MemoryWatch(number, self.child, floors, care.memory, send, tell)
+        watches = (
+            self._watch_exit(),
+            self._watch_progress(),
+            self.memory.watch_load(lambda: not (self.is_ready or self.is_over)),
+            self._watch_ready(),
+        )
+        for watch in watches:
             self._tasks.begin(watch)
 
     @property
     def upstream(self) -> Upstream:
         """The engine's HTTP side."""
         return self._upstream
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that is wrong while it serves."""
+        return (*self.degraded, *self.memory.degraded)
 
     @property
     def uptime_s(self) -> float:
@@ -127,6 +146,7 @@ class Incarnation:
     async def end(self) -> None:
         """Leave nothing behind: no task, no process, no connection."""
         self.is_over = True
+        self.memory.stop()
         await self._tasks.end()
         await self._sweep()
         await self._upstream.close()
@@ -145,18 +165,24 @@ class Incarnation:
         if self.progress != before:
             self._tell()
 
+    def _lines(self) -> list[str]:
+        return [line.text for line in self._log.tail(DIAGNOSED_LINES, after=self._first_line)]
+
     async def _watch_exit(self) -> None:
         code = await self.child.wait()
         self.is_over = True
         self.findings.traffic = self._traffic()  # in a moment the relay has let go of it
         self._tell()  # at once: the gate shuts, and nobody more runs into a dead engine
         self._tasks.cancel_others()  # they watch somebody who is gone
+        self.memory.stop()
         await self._sweep()
         await self._upstream.close()
+        self.findings.processes = self.memory.processes
         self.findings.exit = f"signal {-code}" if code < 0 else f"exit code {code}"
-        lines = [line.text for line in self._log.tail(DIAGNOSED_LINES, after=self._first_line)]
         is_oom = oom_kills() > self._oom_kills
-        reason = diagnose_exit(code, lines, was_ready=self.is_ready, oom_killed=is_oom)
+        reason = self.memory.fatal or diagnose_exit(
+            code, self._lines(), was_ready=self.is_ready, oom_killed=is_oom
+        )
         self._send(Exited(self.number, reason, boot_now(), random.random()))  # noqa: S311 - jitter
 
     # ---- while it loads
@@ -184,8 +210,10 @@ class Incarnation:
         self.degraded = (OUTPUT_SUSPECT,) if trouble else ()
         with contextlib.suppress(OSError):
             self.child.note_segments()
+        self.learned = learn(self._lines(), self._available_before)
         self.is_ready = True
         self._send(BecameReady(self.number))
+        self._tasks.begin(self.memory.watch_floors())
         await self._watch_life()
 
     async def _warmed_up(self) -> str:

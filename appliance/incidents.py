@@ -46,7 +46,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     ``at`` is UTC in ISO 8601; ``exit`` is "signal 9", "exit code 0" or ""; ``next`` is what the
     appliance did. ``memory`` has a row of the kernel's names in bytes for ``before`` and
-    ``after``; ``stacks`` a text for each process; ``metrics`` a few numbers, None for NaN.
+    ``after``; ``stacks`` a text for each process; ``metrics`` a few numbers, None for NaN;
+    ``processes`` the resident bytes of the machine's largest, where memory was short.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
     stacks: dict[str, str] = {}
     metrics: dict[str, float | None] = {}
+    processes: dict[str, int] = {}
 
 
 Incidents = list[Incident]
@@ -189,6 +191,7 @@ def _without_lines(incident: Incident) -> Incident:
         plan=_fitting(incident.plan, _PLAN_BYTES, IncidentPlan(("(too long to keep)",))),
         memory=_fitting(incident.memory, _NUMBERS_BYTES, {}),
         metrics=_fitting(incident.metrics, _NUMBERS_BYTES, {}),
+        processes=_fitting(incident.processes, _NUMBERS_BYTES, {}),
     )
 
 

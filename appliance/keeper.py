@@ -20,6 +20,7 @@ from appliance.incidents import Incident, IncidentPlan, IncidentStore
 from appliance.lifecycle import Machine
 from appliance.logs import EngineLog
 from appliance.orphans import EngineRecord, end_orphans, find_orphans, record_of
+from appliance.overheads import Learned
 from appliance.restart import History, Reason
 from appliance.statefile import Kept, KeptEngine, StateFile, fresh
 from appliance.tree import boot_id
@@ -51,6 +52,11 @@ class Keeper:
         return self.kept.history
 
     @property
+    def learned(self) -> Learned | None:
+        """What the last start of this choice taught about overheads."""
+        return Learned.of(self.kept.learned)
+
+    @property
     def is_wanted(self) -> bool:
         """Whether the operator left the engine running."""
         return self.kept.wanted
@@ -70,6 +76,11 @@ class Keeper:
         """Keep the failures."""
         past = {"failures": history.failures, "rung": history.rung, "gave_up": history.gave_up}
         self._set(msgspec.structs.replace(self.kept, **past))
+
+    def learn(self, learned: Learned | None) -> None:
+        """Keep what an engine's log said about its overheads, if it said anything."""
+        if learned is not None:
+            self._set(msgspec.structs.replace(self.kept, learned=learned.as_dict()))
 
     async def announce(self, token: str) -> None:
         """Write down that an engine with this token is about to be there; wait until it stands.
@@ -169,6 +180,7 @@ class Keeper:
             lines=tuple(line.text for line in lines.tail(INCIDENT_LINES)),
             stacks=findings.stacks if findings else {},
             metrics=dict(findings.counters) if findings else {},
+            processes=findings.processes if findings else {},
         )
         self._incident_trouble = self.incidents.save(incident)
         log.warning("engine.incident", id=incident.id, code=reason.code, spawn=before.spawn)

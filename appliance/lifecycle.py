@@ -24,6 +24,8 @@ from appliance.events import (
     Prepared,
     PrepareFailed,
     Progressed,
+    RanOut,
+    RanShort,
     ResetRequested,
     RestartRequested,
     Spawn,
@@ -52,6 +54,7 @@ SETTLED = frozenset({EngineState.STOPPED, EngineState.READY, EngineState.FAILED}
 ALIVE = frozenset(
     {EngineState.STARTING, EngineState.READY, EngineState.DRAINING, EngineState.STOPPING}
 )
+_SERVING = (EngineState.READY, EngineState.DRAINING)
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,12 @@ def step(machine: Machine, event: Event, policy: Policy) -> Stepped:
             return _overdue(machine, event, policy)
         case Exited(reason=reason) if state in ALIVE:
             return _exited(machine, event, policy)
-        case Wedged(reason=reason) if state in (EngineState.READY, EngineState.DRAINING):
-            return _wedged(machine, reason, policy)
+        case Wedged(reason=reason) if state in _SERVING:
+            return _kill(machine, reason, policy)
+        case RanShort(reason=reason) if state in _SERVING:
+            return _terminate(_owing(machine, reason), reason, policy)
+        case RanOut(reason=reason) if state in _SERVING or state is EngineState.STARTING:
+            return _kill(machine, reason, policy)
     return _of_a_start(machine, event, policy)
 
 
@@ -223,11 +230,15 @@ def _terminate(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
     return _enter(machine, EngineState.STOPPING, reason, grace_s), [Terminate()]
 
 
-def _wedged(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
-    # SIGTERM is not tried: a wedged engine does not answer it, and holds the memory meanwhile
-    is_wanted = machine.again or machine.state is EngineState.READY
-    pending = replace(machine, pending=reason if is_wanted else None)
-    stopping = _enter(pending, EngineState.STOPPING, reason, policy.reap_s)
+def _owing(machine: Machine, reason: Reason) -> Machine:
+    """Return the machine with ``reason`` as the failure that its stop is for, if it is wanted."""
+    is_wanted = machine.again or machine.state is not EngineState.DRAINING
+    return replace(machine, pending=reason if is_wanted else None)
+
+
+def _kill(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
+    # SIGTERM is not tried: such an engine does not answer it, and holds the memory meanwhile
+    stopping = _enter(_owing(machine, reason), EngineState.STOPPING, reason, policy.reap_s)
     return replace(stopping, killed=True), [Kill()]
 
 

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from appliance.hostmetrics import HostMetrics
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -13,8 +15,11 @@ class Metrics:
     which the engine's text already holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: HostMetrics | None = None) -> None:
         registry = self._registry = CollectorRegistry()
+        self._host = host
+        if host is not None:
+            registry.register(host)
         self.requests = Counter(
             "appliance_requests",
             "Requests relayed, by how they ended: ok, refused, failed, broken, hang_up",
@@ -92,6 +97,24 @@ class Metrics:
             "Keep-alives sent to clients of streams that wait for a place",
             registry=registry,
         )
+        self.guard_actions = Counter(
+            "appliance_memory_guard_actions",
+            "What the memory guards did: warn, stop_admission, resume, terminate, kill, drop_cache",
+            ("action",),
+            registry=registry,
+        )
+        self.freed_bytes = Counter(
+            "appliance_memory_freed_bytes",
+            "Bytes that force_swap freed before or after a load, by mechanism",
+            ("mechanism",),
+            registry=registry,
+        )
+        self.plan_bytes = Gauge(
+            "appliance_memory_plan_bytes",
+            "The memory plan of the current engine, by part",
+            ("part",),
+            registry=registry,
+        )
         self.start_s = Gauge(
             "appliance_engine_start_seconds", "How long the last start took", registry=registry
         )
@@ -100,6 +123,11 @@ class Metrics:
         """Show ``state`` as the one that holds, of all ``states``."""
         for name in states:
             self.state.labels(name).set(name == state)
+
+    async def refresh(self) -> None:
+        """Read what takes long to read, before ``text``."""
+        if self._host is not None:
+            await self._host.refresh()
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

@@ -14,38 +14,26 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from appliance import __version__
 from appliance.admission import Gate
 from appliance.app import Parts, build_app, local_app
-from appliance.attached import Attached
-from appliance.checkpoint.folder import read_model_facts
-from appliance.control import Control
+from appliance.assembly import build_engine
+from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
-from appliance.host import StateFolder, bind, find_extras, free_port
-from appliance.incarnation import Care
-from appliance.incidents import IncidentStore
-from appliance.keeper import open_keeper
+from appliance.host import StateFolder, bind, find_extras
+from appliance.hostmetrics import HostMetrics
 from appliance.keys import Keys, ensure_key
-from appliance.launch import Extras, LaunchPlan, plan_launch
-from appliance.lifecycle import EngineState, Policy
-from appliance.memory import RUNGS, safer
+from appliance.launch import Extras
+from appliance.lifecycle import EngineState
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
-from appliance.restart import RestartPolicy
 from appliance.settings import Settings
-from appliance.statefile import checkpoint_id, choice_hash
-from appliance.supervisor import Order, Supervisor, Wiring
+from appliance.supervisor import Supervisor
 from appliance.tree import become_subreaper
-from appliance.upstream import Upstream
-from appliance.warmup import warm_up
-from appliance.wedge import WedgePolicy
 
 log = structlog.get_logger()
 
-WARM_UP_S = 300.0
-PREPARE_S = 60.0  # to read the model folder, which may be on a sleeping disk
 CLOSE_S = 3  # after the engine's end, for replies that are on their way
 PROMPT = Path(__file__).parent / "prompts" / "path_preservation.txt"
 
@@ -105,7 +93,8 @@ async def _serve(
     hook: Hook | None,
 ) -> int:
     keys = _keys(settings, state)
-    metrics = Metrics()
+    host = HostMetrics()
+    metrics = Metrics(host)
     gate = Gate(settings.max_num_seqs, settings.max_waiting)
     engine, incidents = await build_engine(settings, extras, policy, metrics, state)
     relay = build_relay(settings, engine, gate, policy, metrics)
@@ -120,7 +109,8 @@ async def _serve(
     state.address.write_text(base_url + "\n", encoding="ascii")
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
     running = Running(settings, base_url, keys, engine, gate)
-    return await _Session(running, app, listener, state.socket, hook, control.end).run()
+    with contextlib.closing(host):
+        return await _Session(running, app, listener, state.socket, hook, control.end).run()
 
 
 def build_relay(
@@ -155,85 +145,11 @@ def traffic(gate: Gate, relay: Relay) -> Traffic:
     )
 
 
-async def build_engine(
-    settings: Settings, extras: Extras, policy: PromptPolicy, metrics: Metrics, state: StateFolder
-) -> tuple[Engine, IncidentStore | None]:
-    """Return the engine that the settings choose, ours or somebody else's, and our incidents."""
-
-    async def check(upstream: Upstream) -> str:
-        return await warm_up(upstream, settings.served_model_name, policy, WARM_UP_S)
-
-    if settings.engine == "attach":
-        key = settings.engine_key.get_secret_value() if settings.engine_key else None
-        upstream = Upstream(settings.engine_url or "", key)
-        return Attached(upstream, settings.served_model_name, check, metrics), None
-
-    async def prepare(order: Order) -> LaunchPlan:
-        await asyncio.to_thread(read_model_facts, settings.model_dir)
-        return plan_launch(
-            safer(settings, order.rung),
-            extras,
-            port=free_port(),
-            api_key=order.api_key,
-            base_env=os.environ,
-            token=order.token,
-            evidence=state.evidence,
-        )
-
-    checkpoint = await asyncio.to_thread(checkpoint_id, settings.model_dir)
-    image = f"{__version__} {os.environ.get('UNGLITCHED_IMAGE', '')}"
-    choice = choice_hash(settings.model_dump(mode="json"), checkpoint, image)
-    keeper = open_keeper(state.path, choice)
-    care = Care(
-        warm_up=check,
-        metrics=metrics,
-        model=settings.served_model_name,
-        evidence=state.evidence,
-        wedge=_wedge_policy(settings),
-        quiet_s=settings.start_quiet_s,
-        idle_stop_after_s=settings.idle_stop_after_s,
-    )
-    wiring = Wiring(
-        prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
-        settings.expected_start_s,
-    )  # fmt: skip
-    supervisor = Supervisor(wiring)
-    supervisor.log.gate.debug = settings.engine_debug
-    return supervisor, keeper.incidents
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        prepare_s=settings.settle_timeout_s + PREPARE_S,
-        start_s=settings.start_timeout_s,
-        quiet_s=settings.start_quiet_s,
-        drain_s=settings.drain_timeout_s,
-        stop_s=settings.stop_timeout_s,
-        stop_loading_s=min(settings.stop_timeout_s, Policy.stop_loading_s),
-        restart=RestartPolicy(
-            backoff_s=settings.restart_backoff_s,
-            backoff_cap_s=settings.restart_backoff_cap_s,
-            max_failures=settings.restart_max_failures,
-            window_s=settings.restart_window_s,
-            rungs=RUNGS,
-        ),
-    )
-
-
-def _wedge_policy(settings: Settings) -> WedgePolicy:
-    return WedgePolicy(
-        quiet_s=settings.wedge_quiet_s,
-        prefill_tokens_per_s=settings.prefill_tokens_per_s,
-        power_floor_w=settings.wedge_power_floor_w,
-        probe_every_s=settings.probe_every_s,
-    )
-
-
 def follow(gate: Gate, snapshot: Snapshot, engine: Engine) -> None:
     """Set the gate as the engine's state asks."""
-    if snapshot.is_ready:
+    if is_admitting(snapshot):
         gate.open()
-    elif snapshot.is_coming:
+    elif snapshot.is_short or snapshot.is_coming:
         gate.hold()
     elif snapshot.is_idle:
         gate.hold(lambda: engine.request(Request.START))

@@ -61,7 +61,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     ``failures`` are seconds of CLOCK_BOOTTIME of the boot ``boot_id``; ``choice`` is a
     ``choice_hash``; ``wanted`` is False after ``appliance stop``; ``engine`` is None while none
-    runs, and of the boot ``boot_id`` too.
+    runs, and of the boot ``boot_id`` too; ``learned`` has the overheads in bytes that the last
+    start of this choice logged.
     """
 
     boot_id: str = ""
@@ -71,6 +72,7 @@ class Kept(msgspec.Struct, frozen=True):
     gave_up: Reason | None = None
     wanted: bool = True
     engine: KeptEngine | None = None
+    learned: dict[str, int] = {}
     version: int = VERSION
 
     @property
@@ -96,6 +98,7 @@ def fresh(kept: Kept, boot_id: str, choice: str) -> Kept:
         choice=choice,
         wanted=kept.wanted,
         engine=kept.engine if is_same_boot else None,
+        learned=kept.learned if kept.choice == choice else {},
     )
 
 

@@ -5,14 +5,15 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import structlog
 
 from appliance.child import reap_strays
 from appliance.engine import OUTPUT_SUSPECT, Listener, Request, Snapshot, Traffic
-from appliance.errors import ApplianceError, EngineNotReady
+from appliance.errors import ApplianceError, DoesNotFit, EngineNotReady
 from appliance.events import (
     APPLIANCE_ENDS,
     IDLE,
@@ -98,6 +99,7 @@ class Supervisor:
         self._listeners = Listeners[Snapshot]()
         self._now: Incarnation | None = None
         self._plan: LaunchPlan | None = None
+        self._memory: Mapping[str, Any] | None = None
         self._since = time.time()
         self._settling = False
         self._baseline: int | None = None  # memory before an engine had its share
@@ -117,9 +119,10 @@ class Supervisor:
         lines = self.log.tail(FAILED_LINES) if fallen else []
         is_over = now is not None and now.is_over  # its exit is yet to be taken
         leaving = state in _LEAVING and (machine.again or machine.pending is not None)
+        short = now.memory.reason if now and ready else None
         return Snapshot(
             state=state.value,
-            reason=machine.reason,
+            reason=short or machine.reason,
             since=self._since,
             spawn=machine.spawn,
             is_ready=state is EngineState.READY and not is_over,
@@ -127,12 +130,14 @@ class Supervisor:
             is_idle=state is EngineState.STOPPED and machine.reason == IDLE,
             progress=str(now.progress) if now and starting else "",
             fraction=now.progress.fraction if now and starting else None,
-            degraded=(*(now.degraded if now and ready else ()), *self._keeper.degraded),
+            degraded=(*(now.warnings if now and ready else ()), *self._keeper.degraded),
             last_lines=tuple(line.text for line in lines),
             max_model_len=now.max_model_len if now else None,
             next=forecast(machine, self._wiring.policy, settling=self._settling),
             next_at=self._due_at,
             rung=machine.history.rung,
+            is_short=short is not None,
+            memory=self._memory,
         )
 
     @property
@@ -243,6 +248,7 @@ class Supervisor:
             metrics.degraded.labels(OUTPUT_SUSPECT).set(OUTPUT_SUSPECT in self._now.degraded)
             if before.state is EngineState.STARTING:
                 self._last_start_s = self._now.uptime_s
+                self._keeper.learn(self._now.learned)
                 metrics.start_s.set(self._now.uptime_s)
         if machine.state is EngineState.DRAINING and self.traffic().running == 0:
             self._send(Idled())
@@ -282,6 +288,11 @@ class Supervisor:
             await self._settle()
             order = Order(secrets.token_urlsafe(32), secrets.token_hex(8), rung)
             plan = await self._wiring.prepare(order)
+        except DoesNotFit as error:
+            self._memory = {"rows": error.table, "shortfalls": error.shortfalls}
+            # after a failure memory may yet come back; at a first start nothing is on its way
+            grade = Grade.TRANSIENT if self._machine.history.failures else Grade.PERMANENT
+            reason = Reason(error.code, error.what, error.hint, grade)
         except ApplianceError as error:
             reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
         except Exception as cause:  # a fault of ours: it ends this start, not the appliance
@@ -292,6 +303,7 @@ class Supervisor:
         else:
             if number == self._machine.spawn:  # a slow one must not replace a newer plan
                 self._plan = plan
+                self._memory = asdict(plan.memory) if plan.memory else None
                 await self._keeper.announce(plan.token)
             self._send(Prepared(number, boot_now()))
             return

@@ -22,6 +22,7 @@ WORKING_IO_BYTES: Final = 1024 * 1024
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 # What /proc says of a process that ended under our eyes, or that is none of our business.
 # Anything else (no descriptors left, say) is raised: "I cannot see it" is not "it is gone".
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -143,6 +144,21 @@ def usage(pids: Iterable[int]) -> TreeUsage:
         cpu_s=sum(process.cpu_s for process in found),
         io_bytes=sum(_io_bytes(process.pid) for process in found),
     )
+
+
+def largest(count: int) -> dict[str, int]:
+    """Return the processes of the machine with the most resident memory, "name (pid)" to bytes.
+
+    Memory that the GPU holds is the driver's and counts with none. Raises OSError like ``find``.
+    """
+    sizes: dict[str, int] = {}
+    for process in processes():
+        with contextlib.suppress(*_GONE, ValueError, IndexError):
+            resident = int(_read(process.pid, "statm").split()[1]) * _PAGE_BYTES
+            name = _read(process.pid, "comm").decode("utf-8", "replace").strip()
+            sizes[f"{name} ({process.pid})"] = resident
+    most = sorted(sizes.items(), key=lambda item: item[1], reverse=True)
+    return dict(most[:count])
 
 
 def is_working(before: TreeUsage, after: TreeUsage, seconds: float) -> bool:

@@ -10,12 +10,13 @@ import pytest
 
 from appliance.admission import Gate
 from appliance.app import Parts, build_app
+from appliance.assembly import build_engine
 from appliance.control import Control
 from appliance.host import StateFolder, find_extras
 from appliance.keys import Keys
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
-from appliance.serve import build_engine, build_relay
+from appliance.serve import build_relay
 from appliance.settings import load_settings
 from tests.appliances import CONTROL, WEB, ApplianceProcess, environment, web
 
@@ -135,7 +136,7 @@ def test_a_key_opens_more_words_of_health(box: ApplianceProcess) -> None:
     for key in ("none", "client", "operator"):
         headers = {} if key == "none" else {"authorization": f"Bearer {box.key(key)}"}
         told[key] = set(WEB.get(f"{box.base_url}/health", headers=headers).json())
-    assert told["client"] - told["none"] == {"message", "hint"}
+    assert told["client"] - told["none"] == {"message", "hint", "memory"}
     assert told["operator"] - told["client"] == {"last_lines"}
 
 

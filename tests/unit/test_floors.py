@@ -18,8 +18,12 @@ def seen(*samples_gib: float, policy: GuardPolicy = POLICY) -> Level:
     return watch.level
 
 
-def test_a_dip_is_not_a_floor() -> None:
-    assert seen(6, 6, 6, 2.5, 2.5, 6) is Level.FINE
+def test_a_dip_of_one_sample_is_not_a_floor() -> None:
+    assert seen(6, 6, 2.5, 6, 2.5, 6) is Level.FINE
+
+
+def test_nobody_is_let_in_before_the_engine_is_ended() -> None:
+    assert [seen(*[2.9] * count) for count in range(1, 4)] == [Level.FINE, Level.STOP, Level.KILL]
 
 
 @pytest.mark.parametrize(
@@ -27,12 +31,14 @@ def test_a_dip_is_not_a_floor() -> None:
     [(5.3, Level.FINE), (4.9, Level.WARN), (3.9, Level.STOP), (2.9, Level.KILL)],
 )
 def test_as_many_samples_as_the_policy_asks_reach_a_floor(sample: float, level: Level) -> None:
-    assert seen(sample, sample) is Level.FINE
+    assert seen(sample) is Level.FINE
+    assert seen(sample, sample) is min(level, Level.STOP)
     assert seen(sample, sample, sample) is level
 
 
-def test_the_least_of_the_last_samples_counts() -> None:
-    assert seen(2.9, 4.9, 2.9) is Level.WARN
+def test_one_sample_above_the_kill_floor_saves_the_engine_for_now() -> None:
+    assert seen(2.9, 2.9, 3.1, 2.9, 2.9) is Level.STOP
+    assert seen(2.9, 2.9, 3.1, 2.9, 2.9, 2.9) is Level.KILL
 
 
 def test_a_floor_is_left_only_with_room_above_it() -> None:
@@ -43,7 +49,7 @@ def test_a_floor_is_left_only_with_room_above_it() -> None:
 
 
 def test_a_policy_of_one_sample_does_not_wait() -> None:
-    assert seen(2.9, policy=GuardPolicy(samples=1)) is Level.KILL
+    assert seen(2.9, policy=GuardPolicy(samples=1, quick_samples=1)) is Level.KILL
 
 
 @given(st.lists(st.floats(0, 8), max_size=30))

@@ -11,11 +11,12 @@ PACKAGE = Path(__file__).parents[2] / "appliance"
 PURE = (
     *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai"),
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
-    *("memory", "redaction", "wedge", "keepalive", "floors"),
+    *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
+    *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.
-READERS = {"settings.py", "serve.py", "planview.py"}
+READERS = {"settings.py", "assembly.py", "planview.py"}
 
 
 def imported(source: Path) -> set[str]:

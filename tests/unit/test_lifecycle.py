@@ -21,6 +21,8 @@ from appliance.events import (
     Prepared,
     PrepareFailed,
     Progressed,
+    RanOut,
+    RanShort,
     ResetRequested,
     RestartRequested,
     Spawn,
@@ -129,6 +131,10 @@ class World:
             return BecameReady(spawn)
         if kind is Wedged:
             return Wedged(spawn, WEDGED)
+        if kind is RanShort:
+            return RanShort(spawn, SHORT)
+        if kind is RanOut:
+            return RanOut(spawn, SHORT)
         failed = PrepareFailed if kind is PrepareFailed else Exited
         return failed(spawn, reason, self.now)
 
@@ -141,7 +147,7 @@ PLAIN: list[type[Event]] = [
     *(StartRequested, StopRequested, DrainRequested, RestartRequested, ResetRequested, Idled)
 ]
 OF_A_CHILD: list[type[Event]] = [
-    *(Prepared, PrepareFailed, Progressed, BecameReady, Exited, Wedged)
+    *(Prepared, PrepareFailed, Progressed, BecameReady, Exited, Wedged, RanShort, RanOut)
 ]
 KINDS = [*PLAIN, *OF_A_CHILD, DeadlinePassed]
 History_ = list[tuple[type[Event], int, Reason, float]]
@@ -372,6 +378,50 @@ def test_a_wedge_is_believed_of_a_serving_engine_only(state: EngineState) -> Non
     world = at(state)
     before = world.machine
     assert world.send(Wedged(world.machine.spawn, WEDGED)) == []
+    assert world.machine == before
+
+
+# ---- memory
+
+
+def test_an_engine_under_the_kill_floor_is_ended_in_order_and_comes_back_smaller() -> None:
+    world = at(S.READY)
+    assert world.send(RanShort(1, SHORT)) == [Terminate()]
+    assert (world.machine.state, world.machine.reason) == (S.STOPPING, SHORT)
+    world.die(Reason("exited"))
+    assert (world.machine.state, world.machine.reason) == (S.BACKOFF, SHORT)
+    assert world.overdue() == [Prepare(2, 1)]
+
+
+def test_one_that_is_deaf_to_it_is_killed() -> None:
+    world = at(S.READY).send_all(RanShort(1, SHORT))
+    assert world.overdue() == [Kill()]
+
+
+@pytest.mark.parametrize("state", [S.STARTING, S.READY])
+def test_an_emergency_kills_a_loading_or_serving_engine(state: EngineState) -> None:
+    world = at(state)
+    assert world.send(RanOut(world.machine.spawn, SHORT)) == [Kill()]
+    world.die(Reason("engine_killed"))
+    assert (world.machine.state, world.machine.reason) == (S.BACKOFF, SHORT)
+    assert world.machine.history.rung == 1
+
+
+@pytest.mark.parametrize("event", [RanShort, RanOut])
+def test_want_of_memory_while_draining_ends_in_the_stop_that_was_asked_for(
+    event: type[RanShort | RanOut],
+) -> None:
+    world = at(S.DRAINING)
+    assert world.send(event(1, SHORT))
+    world.die()
+    assert world.machine.state is S.STOPPED
+
+
+@pytest.mark.parametrize("state", [S.STOPPED, S.PREPARING, S.STARTING, S.STOPPING, S.BACKOFF])
+def test_the_debounced_floor_is_believed_of_a_serving_engine_only(state: EngineState) -> None:
+    world = at(state)
+    before = world.machine
+    assert world.send(RanShort(world.machine.spawn, SHORT)) == []
     assert world.machine == before
 
 
