@@ -525,6 +525,7 @@ Decision decide(const Request& request, const Facts& facts) {
 struct Sample {
   double at = 0;  // seconds, monotonic
   u64 available = 0, free = 0, swap_free = 0, psi_some_us = 0, psi_full_us = 0, swapped_in = 0, swapped_out = 0;
+  u64 writeback = 0, swap_cached = 0;
   u64 released = 0;  // bytes that our candidates have given up
 };
 using Samples = std::deque<Sample>;  // the first is the start
@@ -547,7 +548,8 @@ Verdict judge_guards(const Request& request, const Samples& samples, u64 step) {
   if (less(now.swap_free, step) < request.swap_reserve)
     return {kGuard, "guard_swap",
         cat("free swap ", human(now.swap_free), " nears --swap-reserve ", human(request.swap_reserve), " -> add swap")};
-  const u64 out = less(now.swapped_out, first.swapped_out);
+  // What is still in SwapCached was written, and will be free at the next shortage: that is no loss.
+  const u64 out = less(less(now.swapped_out, first.swapped_out), less(now.swap_cached, first.swap_cached));
   if (out >= 256 * kMiB && less(now.available, first.available) < out / 10)
     return {kGuard, "guard_no_gain",
         human(out) +
@@ -565,7 +567,7 @@ Verdict judge_guards(const Request& request, const Samples& samples, u64 step) {
   const auto swapped = rate(samples, kSlowWindow, &Sample::swapped_out);
   const double moved =
       std::max(swapped.value_or(0), rate(samples, kSlowWindow, &Sample::released).value_or(0)) / 0x1p20;
-  if (swapped && moved < 20)
+  if (swapped && moved < 20 && !request.allow_slow_swap)
     return {kGuard, "guard_slow_swap", cat("swap takes only ", decimal(moved, 1), " MiB/s -> put it on a faster disk")};
   return {};
 }
@@ -773,8 +775,12 @@ Sample observe_sample(const World& world, Keyed* info = nullptr) {
   const Keyed vm = parse_keyed(text_in(world.roots.proc + "/vmstat"));
   const Psi psi = parse_psi(text_in(world.roots.proc + "/pressure/memory"));
   if (info) *info = memory;
-  return {world.now(), get(memory, "MemAvailable"), get(memory, "MemFree"), get(memory, "SwapFree"), psi.some_us,
-      psi.full_us, saturated_mul(get(vm, "pswpin"), world.page), saturated_mul(get(vm, "pswpout"), world.page), 0};
+  Sample now{world.now(), get(memory, "MemAvailable"), get(memory, "MemFree"), get(memory, "SwapFree"), psi.some_us,
+      psi.full_us};
+  now.swapped_in = saturated_mul(get(vm, "pswpin"), world.page);
+  now.swapped_out = saturated_mul(get(vm, "pswpout"), world.page);
+  now.writeback = get(memory, "Writeback"), now.swap_cached = get(memory, "SwapCached");
+  return now;
 }
 vector<SwapArea> observe_swaps(const Roots& roots) {
   auto areas = parse_swaps(text_in(roots.proc + "/swaps"));
@@ -847,7 +853,9 @@ optional<u64> observe_swap_room(const Fd& base, const string& name) {
 }
 Verdict why_not_opened(const string& name, int error) {
   const string what = cat("cgroup ", name, ": ", error_text(error));
-  if (error == ELOOP || error == ENOTDIR || error == EXDEV)
+  if (error == EXDEV)
+    return {kRefused, "unsafe_path", cat("cgroup ", name, ": . and .. are not allowed -> give the real path")};
+  if (error == ELOOP || error == ENOTDIR)
     return {kRefused, "unsafe_path", what + ": a link or no folder stands in this path -> give the real path"};
   if (error == ENOENT) return {kInfeasible, "no_cgroup", what + " -> force_swap plan lists what exists"};
   return {kDenied, "no_permission", what + " -> run as root, or have this leaf delegated"};
@@ -973,6 +981,9 @@ Scene observe(const World& world, const Request& request) {
   scene.base = open_folder(request.cgroup);
   observe_groups(world, request, scene);
   for (const int pid : request.pids) facts.candidates.push_back(observe_pid(world, scene, pid));
+  // A container mounts delegated leaves into a plain folder: then they tell the version, not the base.
+  for (const Candidate& one : facts.candidates)
+    if (one.inode != 0) facts.cgroup = "v2";
   facts.lineage = observe_lineage(request);
   facts.engine = observe_engine(world, request, facts.candidates);
   return scene;
@@ -1117,10 +1128,15 @@ class Evictor {
     const Recorded what{"process_madvise", cat("pid:", one.pid), cat(estimate)};
     account.error = ranges.empty() ? ENODATA : world_.effect(what, work, [&] { return go_on(); });
   }
-  // Written pages count as used until their write-out ends: give it 200 ms before asking for more.
+  // Pages in write-out count as used: wait for them up to 1 s, else we ask for more than is missing. And
+  // give the numbers 200 ms to show `wanted`.
   const Sample& settle(u64 wanted) {
-    for (int i = 0; i < 10 && take_sample().available < wanted && g_signal == 0; ++i) world_.pause(20);
-    return take_sample();
+    const u64 calm = samples_.front().writeback + 4 * kMiB;
+    const auto pending = [&](const Sample& now, int i) {
+      return (now.writeback > calm && i < 50) || (now.available < wanted && i < 10);
+    };
+    for (int i = 0; pending(take_sample(), i) && g_signal == 0; ++i) world_.pause(20);
+    return samples_.back();
   }
   void step(const Next& next) {
     const Candidate& one = scene_.facts.candidates[decision_.order[next.index]];
@@ -1131,25 +1147,30 @@ class Evictor {
       return;
     }
     const auto current = [&] { return parse_limit(text_in("memory.current", dir.get())).value_or(0); };
-    const Sample before = take_sample();
-    const u64 held = current();
+    Sample before = take_sample();
+    const u64 held = current(), wanted = before.available + next.bytes;
     int error = 0;
     if (one.pid != 0) {
       Mechanism& advised = account("process_madvise", cat("pid ", one.pid));
       page_out(one, next.bytes, advised);
       error = advised.error;
+      const Sample written = settle(0);  // a drain finds nothing clean before, and would write other pages
+      advised.seconds += written.at - before.at, advised.swapped += less(written.swapped_out, before.swapped_out);
+      advised.freed_memfree += gain(written.free, before.free);
+      advised.freed_available += gain(written.available, before.available);
+      before = written;
     }
     Mechanism& mine = account(one.pid != 0 ? "drain" : "memory.reclaim", one.cgroup);
     mine.error = error;
     if (error == 0) reclaim(dir, one.cgroup, next.bytes, mine);
-    const Sample after = settle(before.available + next.bytes);
+    const Sample after = settle(wanted);
     const u64 given = less(held, current());
     released_ += given, requested_ += next.bytes, mine.requested += next.bytes, ++mine.steps;
     mine.seconds += after.at - before.at;
     mine.freed_memfree += gain(after.free, before.free);
     mine.freed_available += gain(after.available, before.available);
     mine.swapped += less(after.swapped_out, before.swapped_out);
-    const bool progress = std::max(given, less(after.available, before.available)) >= next.bytes / 16;
+    const bool progress = std::max(given, less(after.available + next.bytes, wanted)) >= next.bytes / 16;
     strikes_[next.index] = progress ? 0 : strikes_[next.index] + 1;
     const bool passing = mine.error == 0 || mine.error == EAGAIN || mine.error == EINTR;
     done_[next.index] = !passing || strikes_[next.index] >= 3;
@@ -1544,14 +1565,15 @@ constexpr std::array kFlags{
     Flag{"--engine-unit", "NAME", "pe", "its unit: never touched", word<&R::engine_unit>},
     Flag{"--reserve", "SIZE", "pe", "MemAvailable that must stay (4G)", size<&R::reserve>},
     Flag{"--swap-reserve", "SIZE", "pe", "free swap that must stay (2G)", size<&R::swap_reserve>},
-    Flag{"--step", "SIZE", "pe", "one request to the kernel, at least 64KiB (64M)",
+    Flag{"--step", "SIZE", "pe", "one request to the kernel (64M); also what may follow a signal",
         [](R& r, V v) { return size<&R::step>(r, v) && r.step >= 65536; }},
     Flag{"--max-bytes", "SIZE", "pe", "all requests together (16G)", size<&R::max_bytes>},
     Flag{"--max-seconds", "N", "ped", "deadline (120)", number<&R::max_seconds, 86400>},
     Flag{"--psi-full", "PERCENT", "pe", "stop when all tasks stall longer (10)", number<&R::psi_full, 100>},
     Flag{"--swapin-mbs", "N", "pe", "stop when pages come back faster, MiB/s (50)", number<&R::swapin_mbs, 1000000>},
     Flag{"--allow-zram", "", "pe", "zram counts as swap", yes<&R::allow_zram>},
-    Flag{"--allow-slow-swap", "", "pe", "disks that rotate and networks too", yes<&R::allow_slow_swap>},
+    Flag{
+        "--allow-slow-swap", "", "pe", "rotating disks and networks too; no slow-swap guard", yes<&R::allow_slow_swap>},
     Flag{"--lock", "FILE", "e", "held while it acts (/run/force_swap.lock)", word<&R::lock>},
     Flag{"--cgroup-base", "DIR", "a", "where the cgroups are (/sys/fs/cgroup)", root<&R::cgroup, false>},
     Flag{"--proc-root", "DIR", "a", "a fake /proc: nothing is written, only recorded", root<&R::proc, true>},

@@ -71,6 +71,8 @@ class Machine:
     psi_full_us: int = 0
     swapped_in: int = 0
     swapped_out: int = 0
+    swap_cached: int = 0
+    writeback: int = 0
     meminfo_more: str = ""
     uid: int = 0
     pid_namespace: str = HOST_PID_NAMESPACE
@@ -118,6 +120,8 @@ class Machine:
             "MemFree": self.free,
             "MemAvailable": self.available,
             "Cached": 20 * GIB,
+            "SwapCached": self.swap_cached,
+            "Writeback": self.writeback,
             "SwapTotal": sum(swap.size for swap in self.swaps),
             "SwapFree": self.swap_free,
         }

@@ -226,6 +226,25 @@ def _incompressible(machine: Machine, target: str, text: str) -> tuple[int, int]
     return 0, 20
 
 
+def _cached(machine: Machine, target: str, text: str) -> tuple[int, int]:
+    """What is written stays in the swap cache; after 512 MiB all of that is dropped at once."""
+    before = machine.available, machine.free
+    plain_kernel(machine, target, text)
+    machine.swap_cached += int(text.split()[0])
+    if machine.swap_cached < 512 * MIB:
+        machine.available, machine.free = before
+    else:
+        machine.available += machine.swap_cached - int(text.split()[0])
+        machine.swap_cached = 0
+    machine.save_numbers()
+    return 0, 20
+
+
+def _writes_for_ever(machine: Machine, target: str, text: str) -> tuple[int, int]:
+    machine.writeback = 64 * MIB
+    return plain_kernel(machine, target, text)[0], 20
+
+
 # Name -> how writes are answered.
 KERNELS: dict[str, Kernel] = {
     "6.17": plain_kernel,
@@ -241,6 +260,8 @@ KERNELS: dict[str, Kernel] = {
     "stalls": _stalls,
     "refaults": _refaults,
     "slow": _slow,
+    "cached": _cached,
+    "writes for ever": _writes_for_ever,
     "eaten": _eaten,
     "incompressible": _incompressible,
     "swap eaten": _swap_eaten,

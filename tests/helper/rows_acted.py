@@ -229,6 +229,27 @@ GUARDED = [
         kernel="incompressible",
     ),
     Row(
+        "slow swap that is allowed",
+        f"{APPLY} --allow-slow-swap --max-seconds 600",
+        0,
+        {"stop_reason": "met"},
+        kernel="slow",
+    ),
+    Row(
+        "pages in the swap cache are no loss",
+        f"evict --apply --target-available 111G --cgroup {SESSION}",
+        0,
+        {"stop_reason": "met", "recorded.len": 16},
+        kernel="cached",
+    ),
+    Row(
+        "write-out is awaited, but not for ever",
+        f"{APPLY} --step 1G",
+        0,
+        {"mechanisms.0.seconds": 2.04, "mechanisms.0.steps": 2},
+        kernel="writes for ever",
+    ),
+    Row(
         "low memory is not touched",
         f"evict --apply --target-available 4G --cgroup {SESSION}",
         6,
