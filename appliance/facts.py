@@ -17,10 +17,14 @@ class SwapDevice:
 
 @dataclass(frozen=True)
 class EarlyOom:
-    """A running earlyoom: below which MemAvailable it sends SIGTERM, and SIGKILL."""
+    """A running earlyoom: below which MemAvailable it sends SIGTERM, and SIGKILL.
+
+    It waits until no more than ``swap_percent`` of the swap is free, too; 100: it does not wait.
+    """
 
     term_bytes: int
     kill_bytes: int
+    swap_percent: int = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ class HostFacts:
     gpu_users: tuple[str, ...] = ()
     evictable: tuple[Evictable, ...] = ()
     kernel: str = ""
+
+    @property
+    def swap_free_percent(self) -> float:
+        """How much of all swap is free, in percent; 0 where there is none."""
+        total = sum(device.size_bytes for device in self.swap)
+        used = sum(device.used_bytes for device in self.swap)
+        return 100 * (total - used) / total if total else 0.0
 
 
 @dataclass(frozen=True)

@@ -240,12 +240,3 @@ def _known(case: Reckoning) -> CacheShape:
     if case.shape is None:
         raise AssertionError("a KV cache that cannot be computed is refused before")
     return case.shape
-
-
-def safer(settings: Settings, rung: int) -> Settings:
-    """Return the settings of a start after ``rung`` deaths, where no plan of memory is made."""
-    chosen = settings.max_model_len
-    if rung == 0 or chosen is None:
-        return settings
-    context = _whole(chosen * (RUNGS - min(rung, RUNGS - 1)) // RUNGS)
-    return settings.model_copy(update={"max_model_len": context})

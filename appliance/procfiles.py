@@ -12,6 +12,7 @@ KIB = 1024
 _WITH_VALUE = "mMsSrwNP"
 _LONG_WITH_VALUE = ("--prefer", "--avoid", "--ignore")
 _DEFAULT_PERCENT = (10.0, 5.0)
+_NO_WAIT = (100.0, 100.0)
 _MOST = 1e15  # far above any machine, and far below what a float cannot count
 
 
@@ -88,11 +89,11 @@ def parse_earlyoom(argv: Sequence[str], total_bytes: int) -> EarlyOom | None:
 
     It was written against the manual of earlyoom 1.8. A percentage counts from MemTotal: so it
     was up to 1.7, and since 1.8, which counts from MemAvailable + AnonPages, it is an upper
-    bound. earlyoom waits until free swap, too, is below 10 % (``-s``); that is left out here,
-    since swap fills up unseen.
+    bound. ``-S``, in KiB of swap, is taken for "does not wait for swap".
     """
     percent: tuple[float, float] | None = None
     kib: tuple[float, float] | None = None
+    swap: tuple[float, float] | None = None
     for flag, value in _options(argv):
         if flag == "--dryrun":
             return None
@@ -100,11 +101,16 @@ def parse_earlyoom(argv: Sequence[str], total_bytes: int) -> EarlyOom | None:
             percent = _pair(value) or percent
         elif flag == "M":
             kib = _pair(value) or kib
+        elif flag == "s":
+            swap = _pair(value) or swap
+        elif flag == "S":
+            swap = _NO_WAIT
     sizes = [total_bytes * part / 100 for part in percent or _DEFAULT_PERCENT]
     if kib is not None:
         given = [size * KIB for size in kib]
         sizes = given if percent is None else list(map(min, given, sizes))  # the lower one counts
-    return EarlyOom(*map(int, sizes))
+    term, kill = map(int, sizes)
+    return EarlyOom(term, kill, min(100, int((swap or _DEFAULT_PERCENT)[0])))
 
 
 def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Why a reckoning does not add up, and what to do about each reason; what to warn of. Pure."""
 
 from appliance.budget import Shortfall
+from appliance.facts import EarlyOom
 from appliance.reckoning import MIN_OS_BYTES, SWAP_RESERVE_BYTES, Reckoning, gib
 
 STEP = 1024
@@ -64,7 +65,7 @@ def soft_shortfalls(case: Reckoning) -> tuple[Shortfall, ...]:
             Shortfall(what, unmet, ours if found else (*ours, *_on_the_machine(case, unmet)))
         )
     killer = case.host.earlyoom
-    if killer is not None and killer.term_bytes >= case.steady > 0:
+    if killer is not None and _is_armed(case, killer) and killer.term_bytes >= case.steady > 0:
         missing = killer.term_bytes - case.steady + 1
         what = (
             f"earlyoom ends processes below {gib(killer.term_bytes)} available, and "
@@ -72,6 +73,10 @@ def soft_shortfalls(case: Reckoning) -> tuple[Shortfall, ...]:
         )
         found.append(Shortfall(what, missing, ("sudo systemctl disable --now earlyoom",)))
     return tuple(found)
+
+
+def _is_armed(case: Reckoning, killer: EarlyOom) -> bool:
+    return case.host.swap_free_percent <= killer.swap_percent
 
 
 def warnings(case: Reckoning, cap: int) -> tuple[str, ...]:
@@ -82,8 +87,11 @@ def warnings(case: Reckoning, cap: int) -> tuple[str, ...]:
         told.append(f"{gib(case.deficit)} are to be pushed out of {names} before the start")
     killer = case.host.earlyoom
     if killer is not None and case.steady - case.settings.memory_growth <= killer.term_bytes:
+        swap = "" if _is_armed(case, killer) else (
+            f", once no more than {killer.swap_percent} % of the swap is free"
+        )  # fmt: skip
         told.append(
-            f"earlyoom ends processes below {gib(killer.term_bytes)} available: "
+            f"earlyoom ends processes below {gib(killer.term_bytes)} available{swap}: "
             "the engine's growth reaches that before the guards of the appliance do"
         )
     if not case.on_cpu:

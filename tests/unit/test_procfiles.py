@@ -163,13 +163,30 @@ def test_earlyoom_s_thresholds_are_those_of_its_command_line(
     assert (found.term_bytes, found.kill_bytes) == (int(term), int(kill))
 
 
+@pytest.mark.parametrize(
+    ("line", "percent"),
+    [
+        ("earlyoom", 10),
+        ("earlyoom -s 80", 80),
+        ("earlyoom -m 2 -s 5,2", 5),
+        ("earlyoom -s 250", 100),
+        ("earlyoom -s x", 10),
+        ("earlyoom -S 524288", 100),
+    ],
+)
+def test_how_much_swap_it_waits_for_is_told(line: str, percent: float) -> None:
+    found = parse_earlyoom(shlex.split(line), SPARK)
+    assert found is not None
+    assert found.swap_percent == percent
+
+
 def test_an_earlyoom_that_only_pretends_kills_nobody() -> None:
     assert parse_earlyoom(["earlyoom", "--dryrun", "-m", "50"], SPARK) is None
 
 
 @pytest.mark.parametrize("value", ["", "x", "-5", "nan", "1e300", "5,nan", "5,-1", "5,1e300"])
 def test_what_is_no_threshold_leaves_the_default(value: str) -> None:
-    expected = EarlyOom(int(SPARK / 10), int(SPARK / 20))
+    expected = EarlyOom(int(SPARK / 10), int(SPARK / 20), 10)
     assert parse_earlyoom(["earlyoom", "-m", value], SPARK) == expected
     assert parse_earlyoom(["earlyoom", "-M", value], SPARK) == expected
 

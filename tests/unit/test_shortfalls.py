@@ -183,6 +183,15 @@ def test_an_earlyoom_that_would_kill_a_ready_engine_is_a_shortfall() -> None:
     assert plan(host, MEMORY_FORCE="on").is_forced
 
 
+def test_an_earlyoom_that_waits_for_the_swap_to_fill_is_warned_of() -> None:
+    free = SwapDevice("/swap.img", "file", 16 * GIB, GIB)
+    host = replace(SPARK, swap=(free,), earlyoom=EarlyOom(12 * GIB, 6 * GIB, 10))
+    assert "once no more than 10 % of the swap is free" in "".join(plan(host).warnings)
+    full = replace(host, swap=(replace(free, used_bytes=15 * GIB),))
+    (short,) = refusal(full).shortfalls
+    assert "earlyoom" in told(short)
+
+
 def test_an_earlyoom_that_growth_would_reach_is_warned_of() -> None:
     (warning,) = [
         text
