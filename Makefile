@@ -5,10 +5,12 @@ BIN := .venv/bin
 PORT ?=
 TORCH_INDEX ?=
 FAULT_TABLE ?=
+KERNEL_TABLE ?=
 DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 	$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 WORKERS := -n 2
-SHELL_FILES := .ci/run extras/inference_minimax.sh
+SHELL_FILES := .ci/run extras/inference_minimax.sh tests/helper/build.sh
+APART := --ignore tests/fault --ignore tests/kernel
 
 .PHONY: help
 help: ## print this help
@@ -16,7 +18,7 @@ help: ## print this help
 
 # ---- use
 
-.PHONY: demo smoke setup
+.PHONY: demo smoke setup force-swap
 demo: .venv/.runtime ## the appliance over the real vLLM CPU engine (ONCE=1, PORT=9001)
 	@$(BIN)/python -m appliance.demo $(DEMO_FLAGS)
 
@@ -27,9 +29,11 @@ smoke: .venv/.runtime ## check the running appliance (URL=http://… KEY=…)
 	@APPLIANCE_STATE_DIR=$${APPLIANCE_STATE_DIR:-$(if $(wildcard .demo/state/address),.demo/state)} \
 	$(BIN)/appliance smoke $(URL) $(if $(KEY),--key $(KEY))
 
+force-swap: build/force_swap ## build the helper that makes room in memory (needs g++ alone)
+
 # ---- develop
 
-.PHONY: check test test-fault test-unit test-long format lock clean
+.PHONY: check test test-fault test-helper test-kernel test-unit test-long format lock clean
 check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,17 +43,23 @@ check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
 	$(BIN)/shellcheck $(SHELL_FILES)
 
 test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the real engine
-	$(BIN)/python -m pytest --ignore tests/fault -m "not long and not engine" $(WORKERS)
-	CI=true $(BIN)/python -m pytest --ignore tests/fault -m "not long and engine"
+	$(BIN)/python -m pytest $(APART) -m "not long and not engine" $(WORKERS)
+	CI=true $(BIN)/python -m pytest $(APART) -m "not long and engine"
 
 test-fault: .venv/.dev setup ## break it in every known way, and print what happened
 	FAULT_TABLE=$(FAULT_TABLE) CI=true $(BIN)/python -m pytest tests/fault -m "not long"
 
-test-unit: .venv/.dev ## the tests that need no engine
-	$(BIN)/python -m pytest --ignore tests/fault -m "not long and not engine" $(WORKERS)
+test-helper: .venv/.dev ## force_swap: its table on three builds, races, a minute of fuzz
+	$(BIN)/python -m pytest tests/helper -m "not long"
 
-test-long: .venv/.dev setup ## what takes long: fresh installs, resolution for aarch64
-	CI=true $(BIN)/python -m pytest -m long
+test-kernel: .venv/.dev ## force_swap on real kernels in virtual machines (15 minutes)
+	KERNEL_TABLE=$(KERNEL_TABLE) $(BIN)/python -m pytest tests/kernel -m kernel
+
+test-unit: .venv/.dev ## the tests that need no engine
+	$(BIN)/python -m pytest $(APART) --ignore tests/helper -m "not long and not engine" $(WORKERS)
+
+test-long: .venv/.dev setup ## what takes long: fresh installs, real faults, ten minutes of fuzz
+	CI=true $(BIN)/python -m pytest --ignore tests/kernel -m long
 
 format: .venv/.dev ## put the code into its form
 	$(BIN)/ruff check --fix .
@@ -63,6 +73,10 @@ lock: .venv/.dev ## write the lock files anew
 
 clean: ## remove the environments, the demo and all caches
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+build/force_swap: unglitched_vllm/force_swap.cpp
+	@mkdir -p build
+	g++ -O2 -std=c++20 -Wall -Wextra -Wconversion -Werror -o $@ $<
 
 # ---- environments
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from appliance.restart import Grade, Reason
 
+_STOP_OTHERS = (
+    "stop other programs: appliance plan tells what is short; "
+    "APPLIANCE_MEMORY_PROFILE=safe asks less"
+)
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -43,7 +48,7 @@ OUT_OF_MEMORY = _cause(
         r"Cannot allocate memory|CUBLAS_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation",
     ),
     "memory ran out",
-    "lower APPLIANCE_GPU_MEMORY_UTILIZATION or APPLIANCE_MAX_MODEL_LEN; stop other programs",
+    _STOP_OTHERS,
     serving=True,
 )
 # It says that, never why: whatever says why stands before it.
@@ -88,7 +93,7 @@ CAUSES = (
             r"is less than requested memory for kv|exceed the desired GPU memory utilization",
         ),
         "less memory is free than the engine was told to take",
-        "stop other programs, or lower APPLIANCE_GPU_MEMORY_UTILIZATION",
+        _STOP_OTHERS,
     ),
     _cause(
         "kv_cache_short",
@@ -99,7 +104,7 @@ CAUSES = (
             r"max seq len .{0,300} is larger than the maximum number of tokens",
         ),
         "the KV cache does not hold one request of the chosen context",
-        "lower APPLIANCE_MAX_MODEL_LEN, or raise APPLIANCE_GPU_MEMORY_UTILIZATION",
+        "lower APPLIANCE_MAX_MODEL_LEN: appliance plan tells how many tokens fit",
     ),
     _cause(
         "context_too_long",

@@ -20,6 +20,7 @@ from appliance.assembly import build_engine
 from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
+from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
 from appliance.hostmetrics import HostMetrics
 from appliance.keys import Keys, ensure_key
@@ -108,6 +109,8 @@ async def _serve(
     base_url = _address(listener)
     state.address.write_text(base_url + "\n", encoding="ascii")
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
+    if settings.engine == "spawn" and settings.memory_guards and (why := pin_memory()):
+        log.debug("guard.not_pinned", why=why, next="raise the limit on locked memory")
     running = Running(settings, base_url, keys, engine, gate)
     with contextlib.closing(host):
         return await _Session(running, app, listener, state.socket, hook, control.end).run()

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 SCHEMA = "force_swap/1"
 DROP_S = 60.0
 EVICT_S = 120.0
+BUILT = Path(__file__).parents[1] / "build"  # where make force-swap puts it
 _END_S = 5.0  # it writes its report within 2 s of a signal
 
 
@@ -101,8 +102,9 @@ def find_swap(mode: str, command: Sequence[str]) -> Swap | None:
     """
     if mode == "off":
         return None
-    if shutil.which(command[0]) is not None:
-        return Swap(command)
+    program = shutil.which(command[0]) or shutil.which(BUILT / command[0])
+    if program is not None:
+        return Swap((program, *command[1:]))
     if mode == "auto":
         return None
     raise SwapError(

@@ -1,5 +1,7 @@
 """The emergency guard over a file that the test writes: when it kills, and when it must not."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,3 +132,12 @@ def test_the_real_file_is_read(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Meminfo(tmp_path / "none")
+
+
+def test_pages_are_pinned_or_it_is_said_why() -> None:
+    code = (
+        "import re; from appliance.guards import pin_memory; why = pin_memory();"
+        "locked = int(re.search(r'VmLck:\\s+(\\d+)', open('/proc/self/status').read())[1]);"
+        "assert bool(why) != (locked > 0), (why, locked)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
