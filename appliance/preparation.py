@@ -5,7 +5,7 @@ aborts when more is free later on.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Preparation:
     swap: Swap | None
     learned: Callable[[], Learned | None]
     resettle_s: float = RESETTLE_S
+    look: Callable[[Sequence[str], Path], HostFacts] = observe
 
     async def prepare(self, order: Order) -> LaunchPlan:
         """Return the plan for an order. Raises ApplianceError: DoesNotFit with all shortfalls."""
@@ -102,7 +103,7 @@ class Preparation:
     async def _observe(self) -> HostFacts:
         settings = self.settings
         cgroups = settings.evict_cgroups if self.swap else ()
-        return await asyncio.to_thread(observe, cgroups, settings.cgroup_base)
+        return await asyncio.to_thread(self.look, cgroups, settings.cgroup_base)
 
     def _count(self, report: Report) -> int:
         for mechanism, size in report.freed.items():
