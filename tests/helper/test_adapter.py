@@ -1,4 +1,4 @@
-"""The appliance's adapter over the real helper: what it asks is understood, and what comes is read."""
+"""The appliance's adapter over the real helper: it is understood, and its report is read."""
 
 from pathlib import Path
 
