@@ -376,6 +376,7 @@ bool runs_program(const Process& process, const string& program) {
 string protected_role(const Process& process, const Facts& facts) {
   const string_view comm = process.comm;
   if (process.pid != 0 && facts.lineage.contains(process.pid)) return "this program's own line";
+  if (process.pid == 1) return "init";
   if (process.pid != 0 && process.pid == facts.engine.pid) return "the engine";
   if (comm.starts_with("VLLM::") || runs_program(process, "vllm")) return "the engine";
   if (runs_program(process, "appliance")) return "the sidecar";
@@ -514,7 +515,8 @@ Decision decide(const Request& request, const Facts& facts) {
   const Verdict machine = judge_machine(request, facts, decision);
   if (machine.exit != kMet) verdict = machine;
   else if (verdict.exit == kMet) verdict = judge_amounts(request, facts, decision);
-  if (decision.deficit == 0) verdict = {kMet, "already_met", "the target is met: nothing to do"};
+  if (decision.deficit == 0 && machine.reason != "discrete_gpu")
+    verdict = {kMet, "already_met", "the target is met: nothing to do"};
   else if (verdict.exit == kMet)
     verdict = {kMet, "feasible", human(decision.deficit) + " are missing and can be paged out"};
   static_cast<Verdict&>(decision) = verdict;

@@ -23,10 +23,15 @@ exec 9>"$out/.lock"
 flock 9
 
 warnings=(-std=c++20 -Wall -Wextra -Wconversion -Werror)
-sanitize=(-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+sanitize=(-g -O0 "-fsanitize=address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
-# make TARGET SOURCE... -- COMMAND...: runs the command when the target is older than a source.
+# make TARGET SOURCE... -- COMMAND...: runs the command when the target is older than a source;
+# two at a time.
 make() {
+    while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
+    compile "$@" &
+}
+compile() {
     local target=$out/$1 stale="" file
     shift
     while [ "$1" != -- ]; do
@@ -47,7 +52,7 @@ make sanitized "$source" -- g++ "${sanitize[@]}" "${warnings[@]}" "$source"
 make aarch64 "$source" -- aarch64-linux-gnu-g++ -O2 "${warnings[@]}" "$source"
 make static "$source" -- g++ -O2 -static -DFORCE_SWAP_NO_CUDA "${warnings[@]}" "$source"
 make bounded "$source" "$here/bounded.cpp" -- \
-    g++ "${sanitize[@]}" "${warnings[@]}" -DFORCE_SWAP_NO_MAIN -Wno-unused-function "$here/bounded.cpp"
+    g++ -O1 "${warnings[@]}" -DFORCE_SWAP_NO_MAIN -Wno-unused-function "$here/bounded.cpp"
 make fuzz "$source" "$here/fuzz.cpp" -- \
     clang++ -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -std=c++20 \
     -DFORCE_SWAP_NO_MAIN -Wno-unused-function "$here/fuzz.cpp"
@@ -59,3 +64,4 @@ for arch in native aarch64; do
     make "cuda-$arch-old/libcuda.so.1" "$stub" -- \
         "$compiler" -shared -fPIC -O1 -DWITHOUT_TOTAL_MEM "${warnings[@]}" "$stub"
 done
+while [ -n "$(jobs -p)" ]; do wait -n; done

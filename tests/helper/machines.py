@@ -133,6 +133,7 @@ CHANGES: dict[str, Callable[[Machine], None]] = {
     "gdm is locked": _gdm(inactive=0, active=0, unevictable=512 * MIB),
     "gdm has no reclaim": _gdm(reclaim=False),
     "gdm holds sshd": lambda machine: _add_proc(machine, "sshd", "sshd: nikola [priv]"),
+    "gdm holds pid 1": lambda machine: setattr(machine.groups[GDM], "pids", (1, 2100)),
     "gdm holds dbus": lambda machine: _add_proc(machine, "dbus-broker-lau"),
     "gdm holds systemd": lambda machine: _add_proc(machine, "(sd-pam)"),
     "gdm holds the sidecar": lambda machine: _add_proc(

@@ -52,6 +52,22 @@ REFUSED = [
         env={"STUB_INTEGRATED": "0"},
     ),
     Row(
+        "a discrete GPU with plenty of memory",
+        f"evict --util 0.1 --cgroup {SESSION}",
+        3,
+        {"stop_reason": "discrete_gpu"},
+        cuda="",
+        env={"STUB_INTEGRATED": "0"},
+    ),
+    Row(
+        "the first process by pid",
+        EVICT_GDM,
+        3,
+        {"stop_reason": "protected"},
+        ("holds init (pid 1",),
+        machine="gdm holds pid 1",
+    ),
+    Row(
         "an engine is alive",
         EVICT,
         3,
