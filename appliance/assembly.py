@@ -48,7 +48,7 @@ async def build_engine(
     image = f"{__version__} {os.environ.get('UNGLITCHED_IMAGE', '')}"
     choice = choice_hash(settings.model_dump(mode="json"), checkpoint, image)
     keeper = open_keeper(state.path, choice)
-    swap = find_swap(settings.swap, settings.swap_command)
+    swap = find_swap(settings.swap, settings.swap_command, state.swap_lock)
     preparation = Preparation(
         settings, extras, state.evidence, metrics, os.environ, swap, lambda: keeper.learned
     )

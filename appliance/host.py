@@ -96,6 +96,11 @@ class StateFolder:
         return folder
 
     @property
+    def swap_lock(self) -> Path:
+        """File that says that force_swap runs."""
+        return self.path / "force_swap.lock"
+
+    @property
     def address(self) -> Path:
         """File that names the address of the running appliance."""
         return self.path / "address"

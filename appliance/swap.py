@@ -39,10 +39,11 @@ class Report:
 
 
 class Swap:
-    """The installed helper. ``command`` is how it is started."""
+    """The installed helper: how it is started, and the file that says that it runs."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], lock: Path) -> None:
         self._command = tuple(command)
+        self._lock = lock
 
     async def drop_cache(self, paths: Sequence[Path]) -> Report:
         """Drop the page cache of these files and folders. Raises SwapError."""
@@ -57,6 +58,7 @@ class Swap:
             *("evict", "--apply", "--phase", "preflight"),
             *("--target-available", str(available_bytes), "--max-bytes", str(max_bytes)),
             *("--max-seconds", f"{EVICT_S:.0f}", "--cgroup-base", str(base)),
+            *("--lock", str(self._lock)),
             *(word for cgroup in cgroups for word in ("--cgroup", cgroup)),
         )
         return await self._run("evict", argv, EVICT_S + _END_S)
@@ -95,7 +97,7 @@ class Swap:
         return report
 
 
-def find_swap(mode: str, command: Sequence[str]) -> Swap | None:
+def find_swap(mode: str, command: Sequence[str], lock: Path) -> Swap | None:
     """Return the helper as the settings want it; None where it is off, or "auto" and not there.
 
     Raises SwapError when it must be there and is not.
@@ -104,7 +106,7 @@ def find_swap(mode: str, command: Sequence[str]) -> Swap | None:
         return None
     program = shutil.which(command[0]) or shutil.which(BUILT / command[0])
     if program is not None:
-        return Swap((program, *command[1:]))
+        return Swap((program, *command[1:]), lock)
     if mode == "auto":
         return None
     raise SwapError(

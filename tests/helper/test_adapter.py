@@ -9,8 +9,8 @@ from tests.helper.driving import Build
 
 
 @pytest.fixture
-def swap(native: Build) -> Swap:
-    return Swap(native.argv)
+def swap(native: Build, tmp_path: Path) -> Swap:
+    return Swap(native.argv, tmp_path / "lock")
 
 
 async def test_a_real_drop_is_reported_in_bytes(swap: Swap, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class World:
             f"import sys\nopen({str(self.calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
             f"print({json.dumps(report)!r})\n"
         )
-        self.helper = Swap((sys.executable, "-S", str(script)))
+        self.helper = Swap((sys.executable, "-S", str(script)), folder / "lock")
 
     def look(self, cgroups: Sequence[str], _base: Path) -> HostFacts:
         self.asked.append(tuple(cgroups))
@@ -111,7 +111,7 @@ async def test_without_the_helper_nothing_is_thought_to_be_evictable(tmp_path: P
 
 async def test_a_helper_that_fails_at_the_cache_ends_no_start(tmp_path: Path) -> None:
     world = World(tmp_path, ROOMY)
-    plan = await world.preparation(Swap(("/no/such/force_swap",))).prepare(ORDER)
+    plan = await world.preparation(Swap(("/no/such/force_swap",), tmp_path / "lock")).prepare(ORDER)
     assert plan.api_key == "key"
 
 

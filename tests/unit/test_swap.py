@@ -11,6 +11,7 @@ from appliance import tree
 from appliance.errors import SwapError
 from appliance.swap import Report, Swap, find_swap, parse_report
 
+LOCK = Path("/run/force_swap.lock")
 REPORT = {
     "schema": "force_swap/1",
     "mechanisms": [
@@ -27,7 +28,7 @@ def helper(folder: Path, body: str) -> Swap:
     """Return an adapter over a made-up helper: ``body`` is Python, and sees ``args``."""
     script = folder / "helper.py"
     script.write_text(f"import json, signal, sys, time\nargs = sys.argv[1:]\n{body}\n")
-    return Swap((sys.executable, "-S", str(script)))
+    return Swap((sys.executable, "-S", str(script)), folder / "lock")
 
 
 def test_a_report_sums_what_was_freed_by_mechanism() -> None:
@@ -63,6 +64,7 @@ async def test_an_eviction_names_the_goal_the_cgroups_and_its_bounds(tmp_path: P
     words = " ".join(report.warnings)
     assert words.startswith("evict --apply --phase preflight --target-available 1000000000")
     assert "--max-bytes 1073741824 --max-seconds 120 --cgroup-base /host/cgroup" in words
+    assert f"--lock {tmp_path / 'lock'}" in words
     assert words.endswith("--cgroup user.slice/a --cgroup b.slice")
 
 
@@ -79,7 +81,7 @@ async def test_a_helper_that_says_nothing_is_an_error_with_its_last_word(tmp_pat
 
 async def test_a_helper_that_is_not_there_is_an_error_that_says_what_to_type() -> None:
     with pytest.raises(SwapError, match="/no/such/force_swap cannot be started") as caught:
-        await Swap(("/no/such/force_swap",)).drop_cache([])
+        await Swap(("/no/such/force_swap",), LOCK).drop_cache([])
     assert "APPLIANCE_SWAP=off" in caught.value.hint
 
 
@@ -97,14 +99,14 @@ async def test_a_run_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None
 
 
 def test_off_is_off_whatever_is_installed() -> None:
-    assert find_swap("off", [sys.executable]) is None
+    assert find_swap("off", [sys.executable], LOCK) is None
 
 
 def test_auto_uses_what_is_installed() -> None:
-    assert find_swap("auto", [sys.executable]) is not None
-    assert find_swap("auto", ["/no/such/force_swap"]) is None
+    assert find_swap("auto", [sys.executable], LOCK) is not None
+    assert find_swap("auto", ["/no/such/force_swap"], LOCK) is None
 
 
 def test_on_wants_it_installed() -> None:
     with pytest.raises(SwapError, match=r"APPLIANCE_SWAP=on, but /no/such/x is not installed"):
-        find_swap("on", ["/no/such/x"])
+        find_swap("on", ["/no/such/x"], LOCK)
