@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-BOOT_S = 900.0  # the whole life of a guest; without KVM a run takes 3 to 6 minutes
+BOOT_S = 1500.0  # the whole life of a guest; without KVM a run takes 3 to 8 minutes
 MEMORY = "3G"
 SWAP_BYTES = 4 << 30
 DISK_BYTES = 768 << 20

@@ -92,6 +92,10 @@ swap_max_zero() {
     finish victim
 }
 
+no_child_is_left() {
+    ! pidof force_swap >/dev/null
+}
+
 some_is_swapped() {
     [ "$(of victim memory.swap.current)" -gt $((64 * MIB)) ]
 }
@@ -112,8 +116,12 @@ sigterm() {
     RC=$?
     say "$1" rc=$RC ms=$(($(now) - start)) swapped="$(of victim memory.swap.current)"
     published "$1"
+    # An old kernel looks at signals only after the request that it is at.
+    start=$(now)
+    within 120 no_child_is_left || echo "$1: the killed write never ends"
+    say "$1" kernel_ms=$(($(now) - start)) later="$(of victim memory.swap.current)"
     settle
-    say "$1" later="$(of victim memory.swap.current)" data="$(verified victim)"
+    say "$1" at_rest="$(of victim memory.swap.current)" data="$(verified victim)"
     finish victim
 }
 
