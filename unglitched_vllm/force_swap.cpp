@@ -1034,6 +1034,8 @@ class Evictor {
       const Next next = next_step(request_, decision_, requested_, done_, samples_, world_.page);
       if (next.stop.reason == "exhausted") return why_exhausted(next.stop);
       if (!next.stop.reason.empty()) return next.stop;
+      if (request_.phase == "preflight" && observe_engine(world_, request_, scene_.facts.candidates).alive)
+        return {kGuard, "engine_started", "an engine came alive: memory freed while it loads makes it abort"};
       step(next);
     }
   }
@@ -1473,6 +1475,7 @@ int run(const Request& request) {
       !std::all_of(checks.begin(), checks.end(), [](auto& one) { return one.second; })) {
     verdict = {kInternal, "selftest", "a self check failed -> see checks in the report"};
   }
+  if (g_signal != 0 && result.mechanisms.empty()) verdict = {128 + g_signal, "signal", cat("signal ", int{g_signal})};
   return finish(result, world.recorded, monotonic() - start);
 }
 

@@ -74,6 +74,18 @@ def test_a_daemon_that_moves_in_protects_the_cgroup(native: Build, machine: Mach
     refused_for(evict(native, machine, move_in, "--cgroup", SESSION), "protected")
 
 
+def test_an_engine_that_starts_ends_it(native: Build, machine: Machine) -> None:
+    done = evict(
+        native,
+        machine,
+        lambda: machine.save_process(4242, Proc("VLLM::EngineCor")),
+        *("--cgroup", SESSION),
+    )
+
+    assert (done.exit_code, done.at("stop_reason")) == (6, "engine_started")
+    assert done.at("recorded") == []
+
+
 def test_one_that_changed_leaves_the_others_usable(native: Build, machine: Machine) -> None:
     folder = machine.root / "cgroup" / SESSION
 
