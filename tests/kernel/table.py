@@ -70,14 +70,19 @@ def as_text(rows: Sequence[Row]) -> list[str]:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """Return the table as Markdown, below the date and the kernels."""
-    releases = sorted({row.release for row in rows})
+    """Return the table as Markdown: a line for each scenario, a column for each kernel."""
+    releases = list(dict.fromkeys(row.release for row in rows))
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        exits = "" if row.code == "-" else f"exit {row.code}: "
+        lines.setdefault(row.scenario, {})[row.release] = exits + row.measured
+    table = [["scenario", *releases], ["---"] * (len(releases) + 1)]
+    table += [[name, *(cells.get(at, "") for at in releases)] for name, cells in lines.items()]
     date = datetime.now(UTC).date().isoformat()
-    lines = [HEADS, ("---",) * len(HEADS), *(row.cells for row in rows)]
-    table = "".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
+    head = (
+        f"Measured {date} with qemu without KVM; times are the emulator's, sizes are the kernel's."
     )
-    return f"Measured {date} with qemu (no KVM) on {', '.join(releases)}.\n\n{table}"
+    return f"{head}\n\n" + "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in table)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -88,3 +93,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 def mib(size: int) -> str:
     """Return bytes as MiB for people."""
     return f"{size / MIB:.1f} MiB"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import initramfs, machine
+from tests.kernel import initramfs, machine, table
 from tests.kernel.kernels import needs
 
 pytestmark = pytest.mark.kernel
@@ -66,3 +66,18 @@ def test_a_scenario_that_never_ended_fails_with_the_console() -> None:
 )
 def test_a_module_names_what_it_needs(module: bytes, expected: list[str]) -> None:
     assert needs(module) == expected
+
+
+def test_the_table_has_a_line_for_each_scenario_and_a_column_for_each_kernel() -> None:
+    rows = [
+        table.Row("evict 1 GiB", "6.1", "0", "freed | all"),
+        table.Row("evict 1 GiB", "7.3", "0", "freed"),
+        table.Row("doors", "7.3", "-", "39 tried"),
+    ]
+    text = table.as_markdown(rows).splitlines()[2:]
+    assert text == [
+        "| scenario | 6.1 | 7.3 |",
+        "| --- | --- | --- |",
+        "| evict 1 GiB | exit 0: freed \\| all | exit 0: freed |",
+        "| doors |  | 39 tried |",
+    ]
