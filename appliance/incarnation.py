@@ -26,6 +26,7 @@ from appliance.overheads import Learned, learn
 from appliance.probes import user
 from appliance.progress import Progress, advance
 from appliance.restart import Reason
+from appliance.sizes import format_size
 from appliance.tasks import Tasks
 from appliance.tree import TreeUsage, is_working
 from appliance.upstream import Health, Upstream
@@ -134,6 +135,18 @@ class Incarnation:
     def uptime_s(self) -> float:
         """Seconds since the spawn."""
         return time.monotonic() - self._began
+
+    def compare(self) -> None:
+        """Show what the engine took beside what was planned for it, once it is ready."""
+        actual = self._care.metrics.actual_bytes
+        for name, size in (self.learned.as_dict() if self.learned else {}).items():
+            actual.labels(name.removesuffix("_bytes")).set(size)
+        available, plan = memory_snapshot().get("MemAvailable"), self.plan.memory
+        if available is None or plan is None:
+            return
+        actual.labels("available").set(available)
+        planned = format_size(plan.steady_available_bytes)
+        log.info("memory.ready", available=format_size(available), planned=planned)
 
     def terminate(self) -> None:
         """Ask the engine to end."""

@@ -115,6 +115,12 @@ class Metrics:
             ("part",),
             registry=registry,
         )
+        self.actual_bytes = Gauge(
+            "appliance_memory_actual_bytes",
+            "What the engine logged of the plan's parts, and MemAvailable when it was ready",
+            ("part",),
+            registry=registry,
+        )
         self.start_s = Gauge(
             "appliance_engine_start_seconds", "How long the last start took", registry=registry
         )

@@ -27,6 +27,7 @@ from appliance.swap import Report, Swap
 
 log = structlog.get_logger()
 
+AVAILABLE = "available"  # once it serves
 RESETTLE_S = 5.0  # what was pushed out and is in use comes back within this
 
 
@@ -54,6 +55,7 @@ class Preparation:
         memory = await self._fit(model, order.rung)
         for row in memory.rows:
             self.metrics.plan_bytes.labels(row.name).set(row.bytes)
+        self.metrics.plan_bytes.labels(AVAILABLE).set(memory.steady_available_bytes)
         return plan_launch(
             self.settings,
             self.extras,

@@ -249,6 +249,7 @@ class Supervisor:
             if before.state is EngineState.STARTING:
                 self._last_start_s = self._now.uptime_s
                 self._keeper.learn(self._now.learned)
+                self._now.compare()
                 metrics.start_s.set(self._now.uptime_s)
         if machine.state is EngineState.DRAINING and self.traffic().running == 0:
             self._send(Idled())

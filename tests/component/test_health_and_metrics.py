@@ -127,3 +127,25 @@ def test_each_request_is_counted_by_its_outcome(
         assert metric(after, name, **labels) - metric(before, name, **labels) == more, name
     gaps = "appliance_inter_chunk_seconds_count"
     assert (metric(after, gaps) > metric(before, gaps)) is (outcome == "ok")
+
+
+async def test_the_plan_stands_beside_what_the_engine_took(start: StartAppliance) -> None:
+    box = await start()
+    planned = await box.metric("appliance_memory_plan_bytes", part="available")
+    actual = await box.metric("appliance_memory_actual_bytes", part="available")
+    total = await box.metric("appliance_host_memory_total_bytes")
+    assert 0 < planned < total
+    assert 0 < actual < total
+    assert await box.metric("appliance_memory_plan_bytes", part="kv_cache") == 2**30
+
+
+async def test_what_does_not_fit_leaves_the_appliance_alive_with_the_table(
+    start: StartAppliance,
+) -> None:
+    floors = dict.fromkeys(("memory_warn_floor", "memory_stop_floor", "memory_kill_floor"), "9TiB")
+    box = await start(state="failed", **floors)
+    health = await box.health()
+    assert (health["state"], health["reason"]) == ("failed", "does_not_fit")
+    assert [row["name"] for row in health["memory"]["rows"]][:2] == ["weights", "kv_cache"]
+    assert health["memory"]["shortfalls"][0]["missing_bytes"] > 8 * 2**40
+    assert (await box.ask()).status_code == 503
