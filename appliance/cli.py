@@ -15,6 +15,7 @@ from appliance.operator import Operator, change, show_incidents, show_logs, show
 from appliance.planview import print_plan, print_settings
 from appliance.report import print_smoke, say_kilo
 from appliance.settings import Settings, load_settings
+from appliance.trust import trust
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_change(commands, "reset", "forget the failures and start", "after it gave up")
     _add_incidents(commands)
     _add_key(commands)
+    _add_cert(commands)
     _add_host(commands)
     return parser
 
@@ -187,7 +189,8 @@ def _smoke(options: argparse.Namespace) -> int:
     url = options.url or operator.running_url()
     key = options.key or operator.key("client")
     glitch = options.expect_glitch or settings.profile == "demo"
-    return print_smoke(url, key, expect_glitch=glitch)
+    trusted = trust(url, settings.tls_cert, is_own=not options.url)
+    return print_smoke(url, key, expect_glitch=glitch, trust=trusted)
 
 
 # ---- status and changes
@@ -279,12 +282,40 @@ def _add_key(commands: Any) -> None:
 
 
 def _key(options: argparse.Namespace) -> int:
-    operator = Operator.of(_settings(options), None, None)
+    settings = _settings(options)
+    operator = Operator.of(settings, None, None)
     if options.kilo:
-        say_kilo(operator.running_url(), operator.key("client"))
+        url = operator.running_url()
+        say_kilo(url, operator.key("client"), trust(url, settings.tls_cert, is_own=True))
     else:
         print(operator.key(options.which))
     return 0
+
+
+# ---- cert
+
+
+def _add_cert(commands: Any) -> None:
+    examples = (
+        "  appliance cert                              for this machine's names and addresses\n"
+        "  appliance cert --host spark.example.com --days 365\n"
+        "exit codes: 0 done, 1 refused, 78 a --host or --days that cannot be"
+    )
+    about = "make a self-signed certificate for HTTPS, and show how clients trust it"
+    parser = _command(commands, "cert", about, examples, _cert)
+    parser.add_argument("--host", action="append", default=[], dest="hosts", metavar="NAME",
+                        help="a further name or address; may be given again")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: tls in the state folder")
+    parser.add_argument("--days", type=int, default=825, metavar="N", help="default: 825")
+    parser.add_argument("--replace", action="store_true", help="a pair that is there already")
+    parser.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
+
+
+def _cert(options: argparse.Namespace) -> int:
+    from appliance.selfsigned import write_cert  # cryptography takes its time to load
+
+    folder = options.out or _settings(options).state_dir / "tls"
+    return write_cert(options.hosts, folder, options.days, replace=options.replace)
 
 
 # ---- host

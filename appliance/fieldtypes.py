@@ -1,5 +1,7 @@
 """How the settings' values are read: sizes, lists, tables and paths, from text or as they are."""
 
+import contextlib
+import ipaddress
 import json
 import os
 import shlex
@@ -61,3 +63,10 @@ def is_size(field: FieldInfo) -> bool:
     kinds = get_args(field.annotation)  # of "Size | None" it is the first
     inner = [entry for kind in kinds for entry in getattr(kind, "__metadata__", ())]
     return any(getattr(entry, "func", None) is parse_size for entry in (*field.metadata, *inner))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on, or a name, is this machine's alone."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -6,6 +6,7 @@ import sys
 from appliance.engine import Request
 from appliance.report import print_smoke
 from appliance.serve import Running
+from appliance.trust import trust
 
 GRACE_S = 30.0  # for the supervisor's own end of a start that takes too long
 
@@ -18,8 +19,10 @@ async def smoke_once(running: Running) -> int:
 
 def _smoke_running(running: Running) -> int:
     glitch = running.settings.profile == "demo"
+    url = running.base_url
+    trusted = trust(url, running.settings.tls_cert, is_own=True)
     try:
-        return print_smoke(running.base_url, running.keys.client, expect_glitch=glitch)
+        return print_smoke(url, running.keys.client, expect_glitch=glitch, trust=trusted)
     except SystemExit:  # how rich ends when the reader of stdout has left
         return 1
 

@@ -20,6 +20,7 @@ from appliance.host import control_socket
 from appliance.incidentview import print_incident, print_incidents
 from appliance.openai import CONTROL_PREFIX
 from appliance.settings import Settings
+from appliance.trust import trust
 
 POLL_S = 0.5
 _KEY_FILES = {"client": "api_key", "operator": "operator_key"}
@@ -42,8 +43,11 @@ class Operator:
             given = settings.operator_key.get_secret_value() if settings.operator_key else None
             secret = key or given or _kept_key(state_dir / _KEY_FILES["operator"])
             headers = {"authorization": f"Bearer {secret}"} if secret else {}
+            trusted = trust(url, settings.tls_cert)
             try:
-                http = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+                http = httpx.Client(
+                    base_url=url, headers=headers, timeout=30, trust_env=False, verify=trusted
+                )
             except (httpx.InvalidURL, UnicodeEncodeError) as cause:
                 raise HostError(
                     f"{url} or its key cannot be used: {cause}",
@@ -87,11 +91,11 @@ class Operator:
     def call(self, method: str, path: str) -> dict[str, Any]:
         """Return the reply of a control route. Raises HostError when it does not answer 2xx."""
         if self.socket and not self.socket.exists():
-            raise self._nobody("it has no socket")
+            raise self._nobody(None)
         try:
             response = self.http.request(method, CONTROL_PREFIX + path)
         except httpx.HTTPError as cause:
-            raise self._nobody(type(cause).__name__) from cause
+            raise self._nobody(cause) from cause
         try:
             reply = response.json()
         except ValueError:
@@ -108,8 +112,14 @@ class Operator:
             raise HostError(f"{method} {CONTROL_PREFIX + path}: {response.status_code}: {message}")
         return reply
 
-    def _nobody(self, why: str) -> HostError:
+    def _nobody(self, cause: httpx.HTTPError | None) -> HostError:
         where = f"with the state folder {self.state_dir}" if self.socket else self.http.base_url
+        why = type(cause).__name__ if cause else "it has no socket"
+        if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            return HostError(
+                f"the certificate of {where} is not trusted here: {cause}",
+                "copy its cert.pem to this machine, and: export SSL_CERT_FILE=/path/to/cert.pem",
+            )
         return HostError(
             f"no appliance answers {where}: {why}",
             "start one: appliance run; or name it: --url URL --key OPERATOR_KEY",

@@ -1,6 +1,7 @@
 """What a person reads of the smoke checks and of the Kilo Code block."""
 
 import json
+import ssl
 import sys
 
 import httpx
@@ -11,7 +12,7 @@ from appliance.errors import HostError
 from appliance.smoke import Result, run_smoke
 
 
-def print_smoke(base_url: str, key: str, *, expect_glitch: bool) -> int:
+def print_smoke(base_url: str, key: str, *, expect_glitch: bool, trust: ssl.SSLContext) -> int:
     """Run the smoke checks, print a line each as it ends; 0 if all passed, 1 if not."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"smoke {base_url}")
@@ -25,7 +26,7 @@ def print_smoke(base_url: str, key: str, *, expect_glitch: bool) -> int:
         sys.stdout.flush()
 
     try:
-        passed = run_smoke(base_url, key, expect_glitch=expect_glitch, tell=tell)
+        passed = run_smoke(base_url, key, expect_glitch=expect_glitch, trust=trust, tell=tell)
     except (httpx.InvalidURL, UnicodeEncodeError) as cause:
         raise HostError(
             f"{base_url} or its key cannot be used: {cause}",
@@ -38,11 +39,12 @@ def print_smoke(base_url: str, key: str, *, expect_glitch: bool) -> int:
     return 0 if passed else 1
 
 
-def say_kilo(base_url: str, key: str) -> None:
+def say_kilo(base_url: str, key: str, trust: ssl.SSLContext) -> None:
     """Print Kilo Code's configuration for a running appliance."""
     try:
         headers = {"authorization": f"Bearer {key}"}
-        response = httpx.get(f"{base_url}/kilo.json", headers=headers, trust_env=False)
+        url = f"{base_url}/kilo.json"
+        response = httpx.get(url, headers=headers, trust_env=False, verify=trust)
         response.raise_for_status()
     except httpx.HTTPError as cause:
         raise HostError(f"{base_url} does not answer: {cause}", "appliance status") from cause

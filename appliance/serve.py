@@ -20,10 +20,12 @@ from appliance.assembly import build_engine
 from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
+from appliance.fieldtypes import is_loopback
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
 from appliance.hostmetrics import HostMetrics
 from appliance.keys import Keys, ensure_key
+from appliance.lan import in_container, lan_addresses, lan_urls
 from appliance.launch import Extras
 from appliance.lifecycle import EngineState
 from appliance.metrics import Metrics
@@ -31,6 +33,7 @@ from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.settings import Settings
 from appliance.supervisor import Supervisor
+from appliance.tls import load_identity, now_utc
 from appliance.tree import become_subreaper
 
 log = structlog.get_logger()
@@ -78,6 +81,9 @@ async def serve(settings: Settings, hook: Hook | None = None) -> int:
     """
     policy = load_prompt(settings)
     extras = find_extras()
+    identity = load_identity(settings.tls_cert, settings.tls_key, now_utc())
+    for what, hint in identity.warnings(now_utc()) if identity else ():
+        log.warning("appliance.certificate", what=what, next=hint)
     with (
         contextlib.closing(StateFolder(settings.state_dir)) as state,
         bind(settings.host, settings.port) as listener,
@@ -106,9 +112,10 @@ async def _serve(
     engine.listen(lambda snapshot: follow(gate, snapshot, engine))
     control = Control(engine, gate, settings, incidents)
     app = build_app(Parts(control, relay, metrics, keys))
-    base_url = _address(listener)
+    base_url = _address(settings, listener)
     state.address.write_text(base_url + "\n", encoding="ascii")
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
+    _tell_network(settings, listener)
     if settings.engine == "spawn" and settings.memory_guards and (why := pin_memory()):
         log.debug("guard.not_pinned", why=why, next="raise the limit on locked memory")
     running = Running(settings, base_url, keys, engine, gate)
@@ -176,10 +183,31 @@ def _keys(settings: Settings, state: StateFolder) -> Keys:
     return Keys(client, operator)
 
 
-def _address(listener: socket.socket) -> str:
+def _address(settings: Settings, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
+    return f"{_scheme(settings)}://{host}:{port}"
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.tls_cert else "http"
+
+
+def _tell_network(settings: Settings, listener: socket.socket) -> None:
+    """Say where the network finds us, and that it can read along."""
+    boxed = in_container()
+    host, port = listener.getsockname()[:2]
+    # A container listens on all of its own addresses: what it is open to, its port's mapping says.
+    if settings.listen != "lan" and (boxed or is_loopback(host)):
+        return
+    urls = lan_urls(_scheme(settings), port, () if boxed else lan_addresses())
+    log.info("appliance.on_the_network", urls=urls)
+    if not settings.tls_cert:
+        log.warning(
+            "appliance.plain_http",
+            why="whoever is on the network can read keys, prompts and answers",
+            next="appliance cert, then APPLIANCE_TLS_CERT and APPLIANCE_TLS_KEY as it says",
+        )
 
 
 class _Server(uvicorn.Server):
@@ -288,6 +316,9 @@ class _Session:
             self._stop.set()
 
     def _server(self, app: ASGIApp, **where: str) -> tuple[_Server, Coroutine[Any, Any, None]]:
+        settings = self.running.settings
+        # who may open the socket's file is on this machine: nobody reads along there
+        tls = {} if where else {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -297,6 +328,7 @@ class _Session:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=CLOSE_S,
+            **tls,  # type: ignore[arg-type]
             **where,  # type: ignore[arg-type]
         )
         server = _Server(config)

@@ -34,6 +34,7 @@ from appliance.fieldtypes import (
     Size,
     Table,
     Words,
+    is_loopback,
 )
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.redaction import debug_switches
@@ -62,11 +63,16 @@ class Settings(BaseModel):
     model_dir: HomePath = Field(Path("/models/Nikola"), description="the checkpoint's folder")
     served_model_name: str = Field("Nikola", min_length=1, description="the name clients ask for")
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for the network")
+    listen: Literal["loopback", "lan"] = Field(
+        "loopback", description="who can reach it: this machine, or its network (lan)"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on; lan: 0.0.0.0")
     port: int = Field(9000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     state_dir: HomePath = Field(
         Path("~/.local/state/unglitched"), description="folder for keys, socket and lock"
     )
+    tls_cert: HomePath | None = Field(None, description="serve HTTPS with this certificate (PEM)")
+    tls_key: HomePath | None = Field(None, description="and its key; appliance cert makes both")
     api_key: SecretStr | None = Field(None, description="client key; generated if not given")
     operator_key: SecretStr | None = Field(None, description="operator key; generated likewise")
     log_format: Literal["console", "json"] = Field("console", description="the appliance's log")
@@ -173,7 +179,10 @@ class Settings(BaseModel):
     @classmethod
     def _blank_is_unset(cls, data: Any) -> Any:
         # compose hands over unset variables as empty strings
-        return {k: v for k, v in data.items() if v != ""} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        lan = {"host": "0.0.0.0"} if data.get("listen") == "lan" else {}  # noqa: S104
+        return lan | {k: v for k, v in data.items() if v != ""}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -186,6 +195,7 @@ class Settings(BaseModel):
             raise ValueError(
                 f"APPLIANCE_ENGINE_URL={self.engine_url} is for APPLIANCE_ENGINE=attach only"
             )
+        self._check_door()
         for name in SECRETS:
             secret = getattr(self, name)
             if secret and not _KEY.fullmatch(secret.get_secret_value()):
@@ -207,6 +217,19 @@ class Settings(BaseModel):
                     f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {flag}: the appliance decides that"
                 )
         return self
+
+    def _check_door(self) -> None:
+        if self.listen == "lan" and is_loopback(self.host):
+            raise ValueError(
+                f"APPLIANCE_LISTEN=lan, but nobody on the network reaches APPLIANCE_HOST="
+                f"{self.host}: unset one of them"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            there, missing = ("CERT", "KEY") if self.tls_cert else ("KEY", "CERT")
+            raise ValueError(
+                f"APPLIANCE_TLS_{there} is set and APPLIANCE_TLS_{missing} is not: "
+                "HTTPS takes both; appliance cert makes a pair"
+            )
 
     def _check_memory(self) -> None:
         for upper, lower in pairwise(FLOORS):

@@ -5,6 +5,7 @@ order against any appliance, over its public API alone.
 """
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -36,13 +37,13 @@ class Result:
 class Client:
     """A small OpenAI client over one appliance."""
 
-    def __init__(self, base_url: str, key: str, expect_glitch: bool) -> None:
+    def __init__(self, base_url: str, key: str, expect_glitch: bool, trust: ssl.SSLContext) -> None:
         self.base_url = base_url
         self.expect_glitch = expect_glitch
         self.model = ""
         headers = {"authorization": f"Bearer {key}"}
         self.http = httpx.Client(
-            base_url=base_url, headers=headers, timeout=TIMEOUT_S, trust_env=False
+            base_url=base_url, headers=headers, timeout=TIMEOUT_S, trust_env=False, verify=trust
         )
 
     def get(self, path: str) -> httpx.Response:
@@ -288,13 +289,18 @@ CHECKS: tuple[tuple[str, Callable[[Client], str]], ...] = (
 
 
 def run_smoke(
-    base_url: str, key: str, *, expect_glitch: bool, tell: Callable[[Result], None]
+    base_url: str,
+    key: str,
+    *,
+    expect_glitch: bool,
+    trust: ssl.SSLContext,
+    tell: Callable[[Result], None],
 ) -> bool:
     """Run every check, tell each result as it comes; True if all passed.
 
     ``expect_glitch`` is for the demo's model, which is trained to glitch without the prompt.
     """
-    client = Client(base_url, key, expect_glitch)
+    client = Client(base_url, key, expect_glitch, trust)
     passed = True
     with client.http:
         for name, check in CHECKS:

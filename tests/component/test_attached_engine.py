@@ -1,13 +1,14 @@
 """In front of an engine that somebody else runs: seen, served from, never stopped."""
 
 import asyncio
+from functools import partial
 
 import httpx
 import pytest
 
 from appliance.report import print_smoke
 from tests.appliance_tasks import Appliance, StartAppliance, eventually
-from tests.appliances import CHAT, CONTROL, WEB, Fake, attached_to
+from tests.appliances import CHAT, CONTROL, NO_TLS, WEB, Fake, attached_to
 from tests.engines import EngineHandle, StartFake, free_port
 
 
@@ -162,7 +163,8 @@ async def test_suspect_output_is_seen_in_health_and_fails_the_smoke(
     assert (await box.health())["degraded"] == ["output_suspect"]
     assert await box.metric("appliance_engine_degraded", kind="output_suspect") == 1
     keys = (box.running.base_url, box.running.keys.client)
-    assert await asyncio.to_thread(print_smoke, *keys, expect_glitch=False) == 1
+    smoke = partial(print_smoke, *keys, expect_glitch=False, trust=NO_TLS)
+    assert await asyncio.to_thread(smoke) == 1
     assert "output_suspect" in capsys.readouterr().out
     assert (await box.operator.get(f"{CONTROL}/plan")).json()["command"] is None
 

@@ -20,7 +20,14 @@ def table() -> str:
             shown = (
                 "generated" if name in ("api_key", "operator_key") else "profile, or the engine's"
             )
-            unset = ("engine_url", "engine_key", "prompt_file", "idle_stop_after_s")
+            unset = (
+                "engine_url",
+                "engine_key",
+                "prompt_file",
+                "idle_stop_after_s",
+                "tls_cert",
+                "tls_key",
+            )
             shown = "none" if name in unset else shown
         elif isinstance(default, bool):
             shown = "on" if default else "off"
