@@ -21,11 +21,16 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
 
 
 @pytest.fixture(scope="session")
-def guest(kernel: Kernel) -> Outcome:
-    """Boot the kernel once, run all scenarios in it, and return what it said."""
+def programs() -> dict[str, Path]:
+    """Build force_swap, victim and witness once: all kernels judge the same binary."""
     initramfs.require_tools()
+    return initramfs.build_programs(CACHE / "programs")
+
+
+@pytest.fixture(scope="session")
+def guest(kernel: Kernel, programs: dict[str, Path]) -> Outcome:
+    """Boot the kernel once, run all scenarios in it, and return what it said."""
     fetched = kernels.fetch(kernel, CACHE)
-    programs = initramfs.build_programs(CACHE / "programs")
     folder = CACHE / "run" / kernel.name
     folder.mkdir(parents=True, exist_ok=True)
     initramfs.write(folder / "initramfs.gz", fetched, programs)
