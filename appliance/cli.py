@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_plan(commands)
+    _add_doctor(commands)
     _add_smoke(commands)
     _add_status(commands)
     _add_change(commands, "start", "start the engine", "after a stop, or after it FAILED")
@@ -91,11 +92,15 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _flags(options: argparse.Namespace) -> dict[str, str]:
     names = ("profile", "model_dir", "host", "port", "state_dir")
     given = {name: getattr(options, name, None) for name in names}
     given["memory_force"] = "on" if getattr(options, "force", False) else None
-    return load_settings(overrides={name: value for name, value in given.items() if value})
+    return {name: value for name, value in given.items() if value}
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return load_settings(overrides=_flags(options))
 
 
 # ---- run
@@ -161,6 +166,29 @@ def _plan(options: argparse.Namespace) -> int:
         print_settings(settings)
         return 0
     return print_plan(settings, options.form or "table", options.host_file, options.model_file)
+
+
+# ---- doctor
+
+
+def _add_doctor(commands: Any) -> None:
+    examples = (
+        "  appliance doctor                       for the Compose files and the .env in here\n"
+        "  appliance doctor --profile thor --model-dir /models/Nikola\n"
+        "  appliance doctor --json                for programs\n"
+        "exit codes: 0 nothing failed, 1 something would keep it from serving"
+    )
+    about = "look at this host: Docker, GPU, model, memory, disks, network; change nothing"
+    parser = _command(commands, "doctor", about, examples, _doctor)
+    _add_settings_flags(parser)
+    parser.add_argument("--folder", type=Path, default=Path(), help="with the Compose files")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from appliance.doctor.report import print_checkup  # Docker's SDK takes its time to load
+
+    return print_checkup(_flags(options), options.folder, as_json=options.json)
 
 
 # ---- smoke
