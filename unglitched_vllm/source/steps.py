@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from unglitched_vllm.source.targets import Target, compile_environment, job_coun
 from unglitched_vllm.source.upstream import Artifact, Upstream
 
 Say = Callable[[str], None]
+TELLING_LINES = 10
+_FAILED = re.compile(r"CMake Error|^\s*FAILED:|\berror: |ModuleNotFoundError|\bKilled\b")
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,19 @@ def _compile(job: Job, tree: Path) -> Path:
             check=False,
         )
     if done.returncode != 0:
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+        lines = telling(log.read_text(encoding="utf-8", errors="replace").splitlines())
         raise SourceError(
-            f"vLLM did not compile (exit {done.returncode}):\n  | " + "\n  | ".join(tail),
+            f"vLLM did not compile (exit {done.returncode}):\n  | " + "\n  | ".join(lines),
             f"read {log}; run again to go on from here. Out of memory: MAX_JOBS=1",
         )
     (made,) = raw.glob("*.whl")
     return made
+
+
+def telling(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a log that say what failed: pip puts a hundred of its own behind them."""
+    first = next((at for at, line in enumerate(lines) if _FAILED.search(line)), -TELLING_LINES)
+    return [line.strip() for line in lines[first:][:TELLING_LINES]]
 
 
 def _compile_env(job: Job) -> dict[str, str]:

@@ -1,0 +1,16 @@
+# A stand-in for PyTorch's: it enables CUDA and, as PyTorch does, turns TORCH_CUDA_ARCH_LIST into
+# one -gencode flag each in CMAKE_CUDA_FLAGS, which vLLM's CMake then takes out again.
+set(Torch_VERSION 2.14.0)
+set(CUDA_VERSION 13.0)
+set(CUDA_FOUND TRUE)
+set(CUDA_TOOLKIT_ROOT_DIR $ENV{CUDA_HOME})
+set(TORCH_LIBRARIES torch)
+enable_language(CUDA)
+string(REPLACE " " ";" _archs "$ENV{TORCH_CUDA_ARCH_LIST}")
+foreach(_arch ${_archs})
+  string(REPLACE "." "" _arch "${_arch}")
+  string(APPEND CMAKE_CUDA_FLAGS " -gencode arch=compute_${_arch},code=sm_${_arch}")
+endforeach()
+foreach(_name torch CUDA::cudart CUDA::cuda_driver)
+  add_library(${_name} INTERFACE IMPORTED)
+endforeach()
