@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Starts the container of one kind of box, and waits until it is ready, or says why it is not.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'USAGE'
+usage: docker/up.sh [up | down | logs] [spark | thor | demo]
+
+  up     start, tell the progress, end when it is ready (exit code 0) or is not to be (1)
+  down   end it in order, and remove the container; keys and caches stay (in their volume)
+  logs   follow the log
+
+Without a name it is the box of COMPOSE_PROFILES in .env. An image that is missing is built.
+USAGE
+}
+
+MODEL=catplusplus/MiniMax-M2.7-REAP-172B-A10B-NVFP4
+CONFIG_FILES=(config.json model.safetensors.index.json)
+
+fail() {
+    echo "up: $1" >&2
+    echo "  -> $2" >&2
+    exit 1
+}
+
+value() { # NAME: of the environment, or else of .env, as Compose reads it
+    local name=$1
+    if [ -n "${!name:-}" ]; then
+        echo "${!name}"
+    elif [ -f .env ]; then
+        sed -n "s/^$name=//p" .env | tail -n 1 | sed 's/^"\(.*\)"$/\1/'
+    fi
+}
+
+check_model() {
+    local folder file
+    folder=$(value MODEL_PATH)
+    [ -n "$folder" ] || fail "MODEL_PATH is not set" "name the checkpoint's folder in .env"
+    for file in "${CONFIG_FILES[@]}"; do
+        [ -f "$folder/$file" ] || fail "MODEL_PATH=$folder has no $file" \
+            "fetch the model (103 GB), or go on with it: hf download $MODEL --local-dir $folder"
+    done
+}
+
+greet() {
+    local port scheme=http address=127.0.0.1
+    port=$(value APPLIANCE_PORT)
+    [ -z "$(value APPLIANCE_TLS_CERT)" ] || scheme=https
+    if [ "$(value APPLIANCE_LISTEN)" = lan ]; then
+        address=$(hostname -I 2>/dev/null | cut -d' ' -f1)
+        [ "$scheme" = https ] || echo "up: the network can read along: HTTP is plain (.env: TLS)" >&2
+    fi
+    echo "serving at $scheme://${address:-ADDRESS-OF-THIS-BOX}:${port:-9000}/v1"
+    echo "the key:  docker compose --profile $box exec $box appliance key"
+    echo "Kilo:     docker compose --profile $box exec $box appliance key --kilo"
+}
+
+up() {
+    [ "$box" = demo ] || check_model
+    compose up --detach "$box"
+    if ! compose exec -T "$box" /opt/appliance/bin/ready.py --wait; then
+        echo "up: $box is not ready; its log ends with:" >&2
+        compose logs --no-log-prefix --tail 15 "$box" >&2
+        exit 1
+    fi
+    greet
+}
+
+compose() { docker compose --profile "$box" "$@"; }
+
+what=${1:-up}
+box=${2:-$(value COMPOSE_PROFILES)}
+case "$what" in
+-h | --help) usage && exit ;;
+up | down | logs) ;;
+*) usage >&2 && exit 2 ;;
+esac
+case "$box" in
+spark | thor | demo) ;;
+"") fail "no box is named" "cp .env.example .env, and choose one there; or: make up BOX=demo" ;;
+*) fail "$box is no box" "use spark, thor or demo" ;;
+esac
+docker version >/dev/null 2>&1 ||
+    fail "the Docker engine does not answer" "sudo systemctl start docker; appliance doctor tells more"
+case "$what" in
+up) up ;;
+down) compose down --remove-orphans ;;
+logs) compose logs --follow --tail 100 "$box" ;;
+esac
