@@ -22,6 +22,10 @@ done </modules/order
 # more (measured on 6.1), which makes each figure of the scenarios wrong by as much.
 echo 10000 >/proc/sys/vm/percpu_pagelist_high_fraction
 
+# khugepaged collapses mapped file pages and lets their page tables go (7.3: 16 MiB a round). Such
+# pages can be dropped until they are touched again, so whether all of a file stays would be luck.
+echo 3600000 >/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs
+
 # force_swap refuses its own cgroup, so it needs one.
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 mkdir /sys/fs/cgroup/apps.slice /sys/fs/cgroup/tests.slice
