@@ -20,6 +20,7 @@ from appliance.tree import Process, TreeUsage
 
 LINE_LIMIT = 16 * 1024  # bytes kept of one line; a longer one is cut
 SWEEP_EVERY_S: Final = 0.05
+REAP_EVERY_S: Final = 5.0
 
 # The leaders that a Child here has yet to wait for: nobody else may.
 _leaders: set[int] = set()
@@ -187,6 +188,14 @@ def reap_strays(owned: Set[int] = frozenset()) -> int:
         and dead.pid not in owned
     ]
     return sum(map(_wait_for, strays))
+
+
+async def keep_reaping() -> None:
+    """Reap strays again and again, until cancelled: as PID 1 or subreaper they are given to us."""
+    while True:
+        await asyncio.sleep(REAP_EVERY_S)
+        with contextlib.suppress(OSError):  # no descriptor is free to look with: the next time
+            reap_strays()
 
 
 def _wait_for(pid: int) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance import __version__
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, SettingsError
 from appliance.hostlend import Host
 from appliance.hostunit import UID
 from appliance.logs import configure
@@ -372,6 +372,10 @@ def _add_host(commands: Any) -> None:
 
 
 def _host(options: argparse.Namespace) -> int:
+    if options.dry_run and options.what != "install":
+        raise SettingsError(
+            f"host {options.what} has no --dry-run", "appliance host status looks only"
+        )
     host = Host()
     if options.what == "status":
         return host.status(print)

@@ -42,7 +42,8 @@ class GuardPolicy:
     every_s: float = 1.0
     slack: float = 0.05
     emergency_every_s: float = 0.25
-    window_s: float = 1.0  # over which a fall is measured: one allocation is no avalanche
+    window_s: float = 1.0  # over which a fall is measured
+    stuck_s: float = 300.0  # nobody let in for so long: it does not pass by itself
     horizon_s: float = 3.0
 
 

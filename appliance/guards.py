@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,9 @@ class Meminfo:
 class EmergencyGuard:
     """Samples MemAvailable from ``start`` to ``stop``, and calls ``kill`` once, at once.
 
-    The absolute limit holds all the while; the projection from the call of ``serving`` on, for a
-    load takes memory fast by its nature. ``on_fired`` is called after ``kill``, on this thread.
+    The absolute limit holds all the while; the projection only while it serves, for a load takes
+    memory fast by its nature. ``on_fired`` is called after ``kill``, on this thread. Raises OSError
+    when ``meminfo`` cannot be opened.
     """
 
     def __init__(
@@ -91,9 +92,9 @@ class EmergencyGuard:
         """Arm it."""
         self._thread.start()
 
-    def serving(self) -> None:
-        """Arm the projection too: the engine has loaded."""
-        self._is_serving = True
+    def serving(self, serves: bool) -> None:
+        """Arm the projection too, or disarm it: it is for an engine that has loaded, and serves."""
+        self._is_serving = serves
 
     def stop(self) -> None:
         """Disarm it; once this returns it does not kill any more. May be called again."""
@@ -115,21 +116,23 @@ class EmergencyGuard:
                 if available is None:
                     continue
                 now = time.monotonic()
-                is_falling = (
-                    self._is_serving and bool(past) and self._falls(past[0], now, available)
-                )
-                if available < self._limit or is_falling:
+                if available < self._limit or self._falls(past, now, available):
                     self._kill()
                     is_projected = available >= self._limit
                     self._on_fired(Emergency(available, self._limit, is_projected))
                     return
                 if self._is_serving:
                     past.append((now, available))
+                else:
+                    past.clear()
         finally:
             self._meminfo.close()
 
-    def _falls(self, oldest: tuple[float, int], now: float, available: int) -> bool:
-        at, before = oldest
+    def _falls(self, past: Sequence[tuple[float, int]], now: float, available: int) -> bool:
+        """Tell whether it slides, in each of the last two steps: one allocation is no avalanche."""
+        if len(past) < 2 or not past[-2][1] > past[-1][1] > available:
+            return False
+        at, before = past[0]
         horizon_s = self._policy.horizon_s
         return will_fall_below(before, available, now - at, self._limit, horizon_s)
 

@@ -22,7 +22,7 @@ from appliance.launch import LaunchPlan
 from appliance.logs import EngineLog
 from appliance.memorywatch import MemoryCare, MemoryWatch
 from appliance.metrics import Metrics
-from appliance.overheads import Learned, learn
+from appliance.overheads import Learned, host_share, learn
 from appliance.probes import user
 from appliance.progress import Progress, advance
 from appliance.restart import Reason
@@ -40,6 +40,7 @@ ILL_S = 30.0  # vLLM takes up to 6 s from its core's death to its own end
 ENGINE_ILL = "engine_ill"
 SILENT = "silent"
 EVIDENCE_HINT = "appliance incidents show tells where it hung"
+INSIDE = ("weights", "kv_cache", "activations", "cuda_graphs", "non_torch")  # of a plan's rows
 PROBE_LIMIT_S = 3600.0  # the wedge detector ends a probe that hangs, long before
 
 
@@ -111,7 +112,7 @@ class Incarnation:
         # Raises SpawnFailed: nothing else has begun by then.
         self.child: Child = spawn(plan.argv, plan.env, self._line)
         floors = plan.memory.floors if plan.memory and care.memory.is_armed else None
-        self.memory = MemoryWatch(number, self.child, floors, care.memory, send, tell)
+        self.memory = MemoryWatch(number, self.child, floors, care.memory, send, tell, self._gather)
         watches = (
             self._watch_exit(),
             self._watch_progress(),
@@ -137,7 +138,7 @@ class Incarnation:
         return time.monotonic() - self._began
 
     def compare(self) -> None:
-        """Show what the engine took beside what was planned for it, once it is ready."""
+        """Show what the engine took beside what was planned for it, and learn from that."""
         actual = self._care.metrics.actual_bytes
         for name, size in (self.learned.as_dict() if self.learned else {}).items():
             actual.labels(name.removesuffix("_bytes")).set(size)
@@ -145,11 +146,18 @@ class Incarnation:
         if available is None or plan is None:
             return
         actual.labels("available").set(available)
+        if self._available_before is not None:
+            inside = sum(row.bytes for row in plan.rows if row.name in INSIDE)
+            on_cpu = plan.gpu_memory_utilization is None
+            share = host_share(self._available_before - available, inside, on_cpu)
+            if share is not None:
+                self.learned = replace(self.learned or Learned(), engine_host_bytes=share)
         planned = format_size(plan.steady_available_bytes)
         log.info("memory.ready", available=format_size(available), planned=planned)
 
     def terminate(self) -> None:
         """Ask the engine to end."""
+        self.memory.leave()
         self.child.terminate()
 
     def kill(self) -> None:
@@ -322,12 +330,16 @@ class Incarnation:
             self._probing = False
         self._care.metrics.probes.labels(outcome).inc()
 
+    async def _gather(self) -> None:
+        """Ask its processes what they are doing. Raises OSError where they cannot be seen."""
+        self.findings.stacks = await gather_stacks(self.child.tree(), self._care.evidence)
+
     async def _put_down(self, reason: Reason, watch: wedge.Watch, vitals: wedge.Vitals) -> None:
         """Save the evidence, then have it killed."""
         log.error("engine.wedged", spawn=self.number, reason=reason.code, what=reason.what)
         self._care.metrics.wedges.inc()
         with contextlib.suppress(OSError):  # evidence must not stand between it and its end
-            self.findings.stacks = await gather_stacks(self.child.tree(), self._care.evidence)
+            await self._gather()
         self.findings.counters = {
             "silence_s": round(watch.silence_s, 1),
             "in_flight": vitals.in_flight,

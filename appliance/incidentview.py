@@ -45,6 +45,9 @@ def print_incident(incident: Fields) -> None:
     if memory := incident.get("memory"):
         _heading(console, "memory")
         console.print(_memory(memory))
+    if planned := (incident.get("memory") or {}).get("plan"):
+        _heading(console, "the memory plan")
+        _pairs(console, {name: format_size(size) for name, size in planned.items()})
     if processes := incident.get("processes"):
         _heading(console, "the largest processes (memory that a GPU holds counts with none)")
         _pairs(console, {name: format_size(size) for name, size in processes.items()})

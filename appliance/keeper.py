@@ -82,6 +82,10 @@ class Keeper:
         if learned is not None:
             self._set(msgspec.structs.replace(self.kept, learned=learned.as_dict()))
 
+    def forget(self) -> None:
+        """Forget what was learned: an operator starts anew."""
+        self._set(msgspec.structs.replace(self.kept, learned={}))
+
     async def announce(self, token: str) -> None:
         """Write down that an engine with this token is about to be there; wait until it stands.
 
@@ -173,7 +177,13 @@ class Keeper:
             uptime_s=round(engine.uptime_s, 1) if engine else 0.0,
             exit=findings.exit if findings else "",
             next=now.next,
-            memory={"before": findings.memory if findings else {}, "after": after},
+            memory={
+                "before": findings.memory if findings else {},
+                "after": after,
+                "plan": {row.name: row.bytes for row in plan.memory.rows}
+                if plan and plan.memory
+                else {},
+            },
             plan=IncidentPlan(plan.argv, plan.own_env()) if plan else IncidentPlan(),
             requests_running=traffic.running,
             requests_waiting=traffic.waiting,

@@ -34,7 +34,7 @@ from appliance.events import (
     Terminate,
     Wedged,
 )
-from appliance.restart import GiveUp, History, Reason, RestartPolicy, judge
+from appliance.restart import GiveUp, History, Reason, RestartPolicy, judge, warned
 
 
 class EngineState(StrEnum):
@@ -131,9 +131,11 @@ def step(machine: Machine, event: Event, policy: Policy) -> Stepped:
         case Wedged(reason=reason) if state in _SERVING:
             return _kill(machine, reason, policy)
         case RanShort(reason=reason) if state in _SERVING:
-            return _terminate(_owing(machine, reason), reason, policy)
+            return _terminate(_owing(machine, reason, policy), reason, policy)
         case RanOut(reason=reason) if state in _SERVING or state is EngineState.STARTING:
             return _kill(machine, reason, policy)
+        case RanOut(reason=reason) if state is EngineState.STOPPING:
+            return _ran_out_late(machine, reason, policy), []
     return _of_a_start(machine, event, policy)
 
 
@@ -230,15 +232,24 @@ def _terminate(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
     return _enter(machine, EngineState.STOPPING, reason, grace_s), [Terminate()]
 
 
-def _owing(machine: Machine, reason: Reason) -> Machine:
+def _owing(machine: Machine, reason: Reason, policy: Policy) -> Machine:
     """Return the machine with ``reason`` as the failure that its stop is for, if it is wanted."""
-    is_wanted = machine.again or machine.state is not EngineState.DRAINING
-    return replace(machine, pending=reason if is_wanted else None)
+    if machine.again or machine.state is not EngineState.DRAINING:
+        return replace(machine, pending=reason)
+    return replace(machine, pending=None, history=warned(machine.history, reason, policy.restart))
+
+
+def _ran_out_late(machine: Machine, reason: Reason, policy: Policy) -> Machine:
+    """Return the machine after an emergency while the engine was on its way down already."""
+    if machine.pending is not None:
+        return replace(machine, pending=reason)
+    return replace(machine, history=warned(machine.history, reason, policy.restart))
 
 
 def _kill(machine: Machine, reason: Reason, policy: Policy) -> Stepped:
     # SIGTERM is not tried: such an engine does not answer it, and holds the memory meanwhile
-    stopping = _enter(_owing(machine, reason), EngineState.STOPPING, reason, policy.reap_s)
+    owing = _owing(machine, reason, policy)
+    stopping = _enter(owing, EngineState.STOPPING, reason, policy.reap_s)
     return replace(stopping, killed=True), [Kill()]
 
 

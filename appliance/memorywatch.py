@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,13 @@ from appliance.tree import largest
 
 log = structlog.get_logger()
 
+UNGUARDED = "memory_unguarded"  # the emergency guard could not be armed
 MEMORY_LOW = "memory_low"  # the name of a warning; what follows has reasons of its own
 SHORT_HINT = "appliance incidents show tells who held memory; the next start is smaller"
 LOAD_LOOK_S = 1.0
-LOAD_REST_S = 5.0  # from one drop of the cache to the next: each reads the folder through
+LOAD_REST_S = 5.0  # from one drop of the cache to the next: the shard that is read goes too
+LOAD_LONG_REST_S = 60.0  # where there was next to nothing to drop
+LOAD_WORTH_BYTES = 64 * 2**20
 LARGEST = 10
 
 
@@ -57,6 +61,7 @@ class MemoryWatch:
         care: MemoryCare,
         send: Callable[[Event], None],
         tell: Callable[[], None],
+        evidence: Callable[[], Awaitable[None]],
     ) -> None:
         self.level = Level.FINE
         self.reason: Reason | None = None  # why nobody is let in now
@@ -67,20 +72,38 @@ class MemoryWatch:
         self._care = care
         self._send = send
         self._tell = tell
+        self._evidence = evidence
+        self._is_serving = False
         self._loop = asyncio.get_running_loop()
         self._guard: EmergencyGuard | None = None
         if floors is not None:
-            limit, policy = floors.emergency_bytes, care.policy
-            with contextlib.suppress(OSError):  # no /proc/meminfo: no guard can be
-                self._guard = EmergencyGuard(
-                    care.meminfo, limit, policy, child.kill_group, self._on_fired
-                )
-                self._guard.start()
+            self._arm(child, floors)
+
+    def _arm(self, child: Child, floors: Floors) -> None:
+        limit, care = floors.emergency_bytes, self._care
+        try:
+            guard = EmergencyGuard(
+                care.meminfo, limit, care.policy, child.kill_group, self._on_fired
+            )
+        except OSError as cause:
+            log.error("memory.unguarded", spawn=self._number, why=f"{care.meminfo}: {cause}")
+            return
+        try:
+            guard.start()
+        except RuntimeError as cause:  # no thread to be had
+            guard.stop()
+            log.error("memory.unguarded", spawn=self._number, why=str(cause))
+            return
+        self._guard = guard
 
     @property
     def degraded(self) -> tuple[str, ...]:
         """What is wrong while it serves."""
-        return (MEMORY_LOW,) if self.level >= Level.WARN else ()
+        unguarded = self._floors is not None and self._guard is None
+        return (
+            *((MEMORY_LOW,) if self.level >= Level.WARN else ()),
+            *((UNGUARDED,) if unguarded else ()),
+        )
 
     def stop(self) -> None:
         """Disarm the emergency guard: the child is gone."""
@@ -103,32 +126,47 @@ class MemoryWatch:
             if free is None or free >= floor:
                 await asyncio.sleep(LOAD_LOOK_S)
                 continue
-            await self._drop_cache("memory.load_guard", free=format_size(free))
-            await asyncio.sleep(LOAD_REST_S)
+            freed = await self._drop_cache("memory.load_guard", free=format_size(free))
+            await asyncio.sleep(LOAD_REST_S if freed >= LOAD_WORTH_BYTES else LOAD_LONG_REST_S)
         await self._drop_cache("memory.loaded")
 
-    async def _drop_cache(self, event: str, **facts: str) -> None:
+    async def _drop_cache(self, event: str, **facts: str) -> int:
         if self._care.drop_cache is None:
-            return
+            return 0
         freed = await self._care.drop_cache()
         self._count("drop_cache")
         log.info(event, spawn=self._number, freed=format_size(freed), **facts)
+        return freed
 
     # ---- while it serves
 
     async def watch_floors(self) -> None:
-        """Follow the debounced floors until the last of them, or until cancelled."""
+        """Follow the debounced floors until the engine must end, or ``leave``, or a cancel."""
+        self._is_serving = True
         if self._guard:
-            self._guard.serving()
-        if self._floors is None:
-            return
+            self._guard.serving(True)
         policy, watch = self._care.policy, Watch()
-        while watch.level is not Level.KILL:
+        shut_at: float | None = None
+        while self._floors is not None and self._is_serving:
             available = self._memory().get("MemAvailable")
             if available is not None:
                 watch = look(watch, available, self._floors, policy)
                 self._enter(watch.level, available)
+            now = time.monotonic()
+            shut_at = (shut_at or now) if watch.level >= Level.STOP else None
+            # an engine that has grown does not give back: nobody would be let in for ever
+            is_stuck = shut_at is not None and now - shut_at >= policy.stuck_s
+            if watch.level is Level.KILL or is_stuck:
+                floor = self._floors.stop_bytes if is_stuck else self._floors.kill_bytes
+                await self._end(_short(available or 0, floor, "the engine was ended"))
+                return
             await asyncio.sleep(policy.every_s)
+
+    def leave(self) -> None:
+        """Be told that the engine is on its way down: only the emergency limit holds from here."""
+        self._is_serving = False
+        if self._guard:
+            self._guard.serving(False)
 
     def _enter(self, level: Level, available: int) -> None:
         before, self.level = self.level, level
@@ -138,16 +176,19 @@ class MemoryWatch:
         self._count(action)
         note = log.warning if level > before else log.info
         note("memory.floor", spawn=self._number, action=action, available=format_size(available))
+        self._care.metrics.degraded.labels(MEMORY_LOW).set(level >= Level.WARN)
         if level < Level.STOP:
             self.reason = None
         elif self.reason is None:
             self.reason = _short(available, self._floors.stop_bytes, "nobody more is let in")
         self._tell()
-        if level is Level.KILL:
-            with contextlib.suppress(OSError):
-                self.processes = largest(LARGEST)
-            reason = _short(available, self._floors.kill_bytes, "the engine was ended")
-            self._send(RanShort(self._number, reason))
+
+    async def _end(self, reason: Reason) -> None:
+        with contextlib.suppress(OSError):
+            self.processes = largest(LARGEST)
+        with contextlib.suppress(OSError):  # evidence must not stand between it and its end
+            await self._evidence()
+        self._send(RanShort(self._number, reason))
 
     # ---- the emergency
 

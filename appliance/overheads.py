@@ -147,3 +147,15 @@ def _last(lines: Sequence[str], pattern: re.Pattern[str], group: int = 0) -> int
             # logged to 0.01 GiB: half of that on top, so that rounding never takes some away
             return math.ceil((float(text) + 0.005) * GIB) if float(text) >= 0 else None
     return None
+
+
+def host_share(taken_bytes: int, inside_bytes: int, on_cpu: bool) -> int | None:
+    """Return what the engine's processes hold beside what the plan gave it.
+
+    ``taken_bytes`` is by how much MemAvailable fell from before the spawn to ready,
+    ``inside_bytes`` weights, cache and the other overheads. None where it is far from the estimate:
+    then somebody else took memory meanwhile, or gave some back.
+    """
+    estimate = (ON_CPU if on_cpu else ON_GPU).engine_host.bytes
+    share = taken_bytes - inside_bytes
+    return share if estimate // 2 <= share <= 2 * estimate else None

@@ -20,6 +20,7 @@ from appliance.memory import MemoryPlan, plan_memory
 from appliance.metrics import Metrics
 from appliance.observe import observe
 from appliance.overheads import Learned
+from appliance.reckoning import MIN_OS_BYTES
 from appliance.settings import Settings
 from appliance.sizes import format_size
 from appliance.supervisor import Order
@@ -88,13 +89,18 @@ class Preparation:
             return plan
         settings = self.settings
         log.info("memory.evicting", deficit=format_size(plan.deficit_bytes))
-        report = await self.swap.evict(
-            plan.needed_available_bytes,
-            settings.evict_cgroups,
-            settings.cgroup_base,
-            settings.evict_max,
-        )
-        self._count(report)
+        try:
+            report = await self.swap.evict(
+                plan.needed_available_bytes,
+                settings.evict_cgroups,
+                settings.cgroup_base,
+                max_bytes=settings.evict_max,
+                reserve_bytes=MIN_OS_BYTES,
+            )
+        except SwapError as error:  # then it fits without, or says what is short
+            log.warning("swap.failed", what=error.what, next=error.hint)
+        else:
+            self._count(report)
         await asyncio.sleep(self.resettle_s)
         # now it must fit as it is: a second eviction would push out the same pages again
         return self._plan(replace(await self._observe(), evictable=()), model, rung)

@@ -80,6 +80,16 @@ def backoff_s(failures: int, policy: RestartPolicy, jitter: float = 0.0) -> floa
     return min(doubled, policy.backoff_cap_s) * (1 + policy.max_jitter * min(max(jitter, 0), 1))
 
 
+def warned(history: History, reason: Reason, policy: RestartPolicy) -> History:
+    """Return the history after a death that costs no retry, for the engine was not wanted.
+
+    For want of memory, the next start takes a safer plan all the same.
+    """
+    if reason.grade is not Grade.MEMORY:
+        return history
+    return replace(history, rung=min(history.rung + 1, policy.rungs - 1))
+
+
 def judge(
     history: History, reason: Reason, at: float, jitter: float, policy: RestartPolicy
 ) -> tuple[History, Retry | GiveUp]:

@@ -1,7 +1,6 @@
 """The one writer of engine state: turns events into steps, and effects into deeds."""
 
 import asyncio
-import contextlib
 import random
 import secrets
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from appliance.child import reap_strays
+from appliance.child import keep_reaping
 from appliance.engine import OUTPUT_SUSPECT, Listener, Request, Snapshot, Traffic
 from appliance.errors import ApplianceError, DoesNotFit, EngineNotReady
 from appliance.events import (
@@ -27,6 +26,8 @@ from appliance.events import (
     Prepare,
     Prepared,
     PrepareFailed,
+    RanOut,
+    RanShort,
     ResetRequested,
     RestartRequested,
     Spawn,
@@ -41,6 +42,7 @@ from appliance.launch import LaunchPlan
 from appliance.lifecycle import ALIVE, EngineState, Machine, Policy, step
 from appliance.listeners import Listeners
 from appliance.logs import EngineLog
+from appliance.memorywatch import MEMORY_LOW
 from appliance.restart import Grade, Reason
 from appliance.settle import settle
 from appliance.tasks import Tasks
@@ -50,7 +52,6 @@ from appliance.whatnext import forecast
 log = structlog.get_logger()
 
 FAILED_LINES = 20
-REAP_EVERY_S = 5.0
 _COMING = (EngineState.PREPARING, EngineState.STARTING, EngineState.BACKOFF)
 _LEAVING = (EngineState.DRAINING, EngineState.STOPPING)
 _FALLEN = (EngineState.BACKOFF, EngineState.FAILED)
@@ -100,6 +101,7 @@ class Supervisor:
         self._now: Incarnation | None = None
         self._plan: LaunchPlan | None = None
         self._memory: Mapping[str, Any] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._since = time.time()
         self._settling = False
         self._baseline: int | None = None  # memory before an engine had its share
@@ -173,6 +175,8 @@ class Supervisor:
         """Ask for a change; returns at once. All but the appliance's own end are kept."""
         if what is not Request.END:
             self._keeper.want(what not in (Request.STOP, Request.DRAIN))
+        if what is Request.RESET:
+            self._keeper.forget()
         self._send(_EVENTS[what])
 
     def begin(self) -> None:
@@ -188,7 +192,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Take events until cancelled; then end the child and everything it started."""
-        beside = [asyncio.create_task(self._keeper.run()), asyncio.create_task(_reap())]
+        beside = [asyncio.create_task(self._keeper.run()), asyncio.create_task(keep_reaping())]
         try:
             self._must_settle = await self._keeper.end_orphans()
             while True:
@@ -214,6 +218,8 @@ class Supervisor:
             self._entered(before, event)
         if before.state in ALIVE and now.state not in ALIVE:
             self._keeper.gone()
+        if before.state is EngineState.PREPARING and now.state is not before.state:
+            self._abandon(now.state)
         self._keeper.remember(now.history)
         for effect in effects:
             self._act(effect)
@@ -241,15 +247,15 @@ class Supervisor:
         machine, metrics = self._machine, self._metrics
         self._since = time.time()
         if before.state is EngineState.READY:
-            for kind in (OUTPUT_SUSPECT, ENGINE_ILL, SILENT):
+            for kind in (OUTPUT_SUSPECT, ENGINE_ILL, SILENT, MEMORY_LOW):
                 metrics.degraded.labels(kind).set(0)
         if machine.state is EngineState.READY and self._now:
             self.log.gate.strict = True  # from here on its lines may quote requests
             metrics.degraded.labels(OUTPUT_SUSPECT).set(OUTPUT_SUSPECT in self._now.degraded)
             if before.state is EngineState.STARTING:
                 self._last_start_s = self._now.uptime_s
-                self._keeper.learn(self._now.learned)
                 self._now.compare()
+                self._keeper.learn(self._now.learned)
                 metrics.start_s.set(self._now.uptime_s)
         if machine.state is EngineState.DRAINING and self.traffic().running == 0:
             self._send(Idled())
@@ -272,7 +278,7 @@ class Supervisor:
     def _act(self, effect: Effect) -> None:
         match effect:
             case Prepare(spawn=number, rung=rung):
-                self._tasks.begin(self._prepare(number, rung))
+                self._preparing = self._tasks.begin(self._prepare(number, rung, self._preparing))
             case Spawn(spawn=number):
                 self._spawn(number)
             case Terminate():
@@ -284,13 +290,16 @@ class Supervisor:
 
     # ---- deeds
 
-    async def _prepare(self, number: int, rung: int) -> None:
+    async def _prepare(self, number: int, rung: int, earlier: asyncio.Task[None] | None) -> None:
         try:
+            if earlier is not None:  # it may have a helper to end, which must not meet ours
+                await asyncio.wait([earlier])
             await self._settle()
             order = Order(secrets.token_urlsafe(32), secrets.token_hex(8), rung)
             plan = await self._wiring.prepare(order)
         except DoesNotFit as error:
-            self._memory = {"rows": error.table, "shortfalls": error.shortfalls}
+            if number == self._machine.spawn:
+                self._memory = {"rows": error.table, "shortfalls": error.shortfalls}
             # after a failure memory may yet come back; at a first start nothing is on its way
             grade = Grade.TRANSIENT if self._machine.history.failures else Grade.PERMANENT
             reason = Reason(error.code, error.what, error.hint, grade)
@@ -309,6 +318,11 @@ class Supervisor:
             self._send(Prepared(number, boot_now()))
             return
         self._send(PrepareFailed(number, reason, boot_now(), random.random()))  # noqa: S311
+
+    def _abandon(self, state: EngineState) -> None:
+        """End a preparation that nobody waits for: it must not touch memory under a new engine."""
+        if self._preparing is not None and state is not EngineState.STARTING:
+            self._preparing.cancel()
 
     async def _settle(self) -> None:
         """Wait for the memory of the engine before this one."""
@@ -367,14 +381,6 @@ class Supervisor:
         self._keeper.gone()
 
 
-async def _reap() -> None:
-    """Wait for the dead whose parents are gone: they are given to us, as PID 1 or subreaper."""
-    while True:
-        await asyncio.sleep(REAP_EVERY_S)
-        with contextlib.suppress(OSError):  # no descriptor is free to look with: the next time
-            reap_strays()
-
-
 _EVENTS: dict[Request, Event] = {
     Request.START: StartRequested(),
     Request.STOP: StopRequested(),
@@ -389,5 +395,7 @@ def _has_fallen(before: Machine, event: Event, now: Machine) -> bool:
     """Tell whether this step was a failure: an exit that nobody asked for, a start that failed."""
     if before.state is EngineState.DRAINING and isinstance(event, Exited):
         return True
+    if isinstance(event, RanOut | RanShort) and now.history.rung != before.history.rung:
+        return True  # nobody wanted it any more; what memory did must be known all the same
     came_from = before.state not in (*_FALLEN, EngineState.STOPPED)
     return came_from and now.state in _FALLEN

@@ -51,12 +51,22 @@ class Swap:
         return await self._run("drop_cache", argv, DROP_S)
 
     async def evict(
-        self, available_bytes: int, cgroups: Sequence[str], base: Path, max_bytes: int
+        self,
+        available_bytes: int,
+        cgroups: Sequence[str],
+        base: Path,
+        *,
+        max_bytes: int,
+        reserve_bytes: int,
     ) -> Report:
-        """Push cold pages of ``cgroups`` out until so much is available. Raises SwapError."""
+        """Push cold pages of ``cgroups`` out until so much is available. Raises SwapError.
+
+        ``reserve_bytes`` are left to the machine: no goal above MemTotal less these is taken.
+        """
         argv = (
             *("evict", "--apply", "--phase", "preflight"),
             *("--target-available", str(available_bytes), "--max-bytes", str(max_bytes)),
+            *("--reserve", str(reserve_bytes)),
             *("--max-seconds", f"{EVICT_S:.0f}", "--cgroup-base", str(base)),
             *("--lock", str(self._lock)),
             *(word for cgroup in cgroups for word in ("--cgroup", cgroup)),

@@ -15,11 +15,12 @@ class Tasks:
     def __init__(self) -> None:
         self._all: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
         self._all.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def cancel_others(self) -> None:
         """Cancel all but the one that calls."""

@@ -285,3 +285,8 @@ def test_systemctl_s_own_words_are_told() -> None:
 def test_root_has_a_name_and_nobody_s_number_has_none() -> None:
     assert user_name(0) == "root"
     assert user_name(4294967000) == ""
+
+
+@pytest.mark.parametrize("what", ["remove", "status"])
+def test_a_dry_run_of_anything_else_is_refused(what: str) -> None:
+    assert main(["host", what, "--dry-run"]) == 78

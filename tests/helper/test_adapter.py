@@ -24,6 +24,12 @@ async def test_a_real_drop_is_reported_in_bytes(swap: Swap, tmp_path: Path) -> N
 
 
 async def test_a_goal_that_is_met_already_evicts_nothing(swap: Swap) -> None:
-    report = await swap.evict(1 << 20, ["no-such.slice"], Path("/sys/fs/cgroup"), 1 << 30)
+    report = await swap.evict(
+        1 << 20,
+        ["no-such.slice"],
+        Path("/sys/fs/cgroup"),
+        max_bytes=1 << 30,
+        reserve_bytes=1 << 30,
+    )
 
     assert report.freed_bytes == 0

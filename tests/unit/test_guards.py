@@ -80,12 +80,36 @@ def test_a_fall_while_it_loads_is_no_emergency(machine: Machine, armed: Emergenc
     assert machine.deeds == []
 
 
-def test_a_fall_while_it_serves_is_taken_to_go_on(machine: Machine, armed: EmergencyGuard) -> None:
-    armed.serving()
-    assert not machine.fired.wait(0.2)
-    machine.set(12.7)
-    assert machine.fired.wait(LONG_S)
+def test_a_slide_while_it_serves_is_taken_to_go_on(machine: Machine, armed: EmergencyGuard) -> None:
+    armed.serving(True)
+    gib = 16.0
+    while not machine.fired.wait(POLICY.emergency_every_s) and gib > 3:
+        gib -= 0.05
+        machine.set(gib)
+    assert machine.fired.is_set()
     assert machine.found[0].is_projected
+    assert gib > 3, "long before the limit"
+
+
+def test_one_step_is_no_slide(machine: Machine, armed: EmergencyGuard) -> None:
+    armed.serving(True)
+    for gib in (12.0, 8.0, 4.0):
+        machine.set(gib)
+        assert not machine.fired.wait(0.2)
+    armed.stop()
+    assert machine.deeds == []
+
+
+def test_an_engine_that_is_stopped_is_not_judged_by_its_slide(
+    machine: Machine, armed: EmergencyGuard
+) -> None:
+    armed.serving(True)
+    armed.serving(False)
+    for step in range(40):
+        machine.set(16 - step * 0.3)
+        assert not machine.fired.wait(POLICY.emergency_every_s)
+    armed.stop()
+    assert machine.deeds == []
 
 
 def test_the_fall_of_the_load_is_not_held_against_it(machine: Machine) -> None:
@@ -93,7 +117,7 @@ def test_the_fall_of_the_load_is_not_held_against_it(machine: Machine) -> None:
     guard.start()
     machine.set(6.0)
     assert not machine.fired.wait(0.1)
-    guard.serving()
+    guard.serving(True)
     assert not machine.fired.wait(0.1)
     guard.stop()
     assert machine.deeds == []

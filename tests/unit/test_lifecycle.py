@@ -415,6 +415,29 @@ def test_want_of_memory_while_draining_ends_in_the_stop_that_was_asked_for(
     assert world.send(event(1, SHORT))
     world.die()
     assert world.machine.state is S.STOPPED
+    assert world.machine.history.rung == 1, "and the next start is smaller"
+
+
+def test_an_emergency_on_the_way_down_to_a_restart_makes_it_smaller() -> None:
+    world = at(S.STARTING)
+    world.send(RestartRequested())
+    assert world.machine.state is S.STOPPING
+    assert world.send(RanOut(1, SHORT)) == []
+    assert world.die() == [Prepare(2, 1)]
+
+
+def test_an_emergency_takes_the_place_of_the_failure_that_the_stop_was_for() -> None:
+    world = at(S.READY).send_all(Wedged(1, WEDGED), RanOut(1, SHORT))
+    world.die(Reason("engine_killed"))
+    assert (world.machine.state, world.machine.reason) == (S.BACKOFF, SHORT)
+    assert world.machine.history.rung == 1
+
+
+def test_the_rung_of_an_unwanted_engine_stays_on_the_ladder() -> None:
+    world = at(S.DRAINING)
+    world.machine = replace(world.machine, history=History(rung=RESTART.rungs - 1))
+    world.send(RanOut(1, SHORT))
+    assert world.machine.history.rung == RESTART.rungs - 1
 
 
 @pytest.mark.parametrize("state", [S.STOPPED, S.PREPARING, S.STARTING, S.STOPPING, S.BACKOFF])

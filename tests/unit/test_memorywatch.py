@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from appliance.child import Child, spawn
 from appliance.events import Event, RanOut, RanShort
 from appliance.floors import Floors, GuardPolicy, Level
-from appliance.memorywatch import MEMORY_LOW, MemoryCare, MemoryWatch
+from appliance.memorywatch import MEMORY_LOW, UNGUARDED, MemoryCare, MemoryWatch
 from appliance.metrics import Metrics
 from appliance.restart import Grade
 
@@ -31,6 +31,8 @@ class World:
     events: list[Event] = field(default_factory=list)
     levels: list[Level] = field(default_factory=list)
     drops: int = 0
+    gathered: int = 0
+    policy: GuardPolicy = POLICY
     watch: MemoryWatch | None = None
 
     def set(self, available_gib: float, free_gib: float = 1.0) -> None:
@@ -39,14 +41,19 @@ class World:
         with self.path.open("r+b" if self.path.exists() else "wb", buffering=0) as file:
             file.write(text.encode())
 
+    async def _gather(self) -> None:
+        self.gathered += 1
+
     async def _drop(self) -> int:
         self.drops += 1
         return 7 * GIB
 
     def begin(self, *, floors: Floors | None = FLOORS, load_free: int | None = None) -> MemoryWatch:
         drop = self._drop if load_free is not None else None
-        care = MemoryCare(self.metrics, True, POLICY, self.path, drop, load_free)
-        watch = MemoryWatch(4, self.child, floors, care, self.events.append, self._tell)
+        care = MemoryCare(self.metrics, True, self.policy, self.path, drop, load_free)
+        watch = MemoryWatch(
+            4, self.child, floors, care, self.events.append, self._tell, self._gather
+        )
         self.watch = watch
         return watch
 
@@ -96,6 +103,7 @@ async def test_the_floors_are_passed_in_order_and_the_last_ends_the_engine(world
     assert (event.spawn, event.reason.grade) == (4, Grade.MEMORY)
     assert "3.0 GiB" in event.reason.what
     assert watch.processes, "who held memory then"
+    assert world.gathered == 1
     counted = [world.actions(action) for action in ("warn", "stop_admission", "terminate")]
     assert counted == [1, 1, 1]
     assert watch.fatal is None
@@ -157,3 +165,32 @@ async def test_a_load_with_room_drops_the_cache_once_when_it_is_over(world: Worl
 async def test_nobody_who_can_drop_the_cache_is_asked_to(world: World) -> None:
     await world.begin().watch_load(lambda: True)
     assert world.drops == 0
+
+
+async def test_a_shortage_that_stays_ends_the_engine_so_that_somebody_is_served_again(
+    world: World,
+) -> None:
+    world.policy = replace(POLICY, stuck_s=0.1)
+    watch = world.begin()
+    world.set(3.5)
+    await watch.watch_floors()
+    assert watch.level is Level.STOP
+    (event,) = world.events
+    assert isinstance(event, RanShort)
+    assert "4.0 GiB" in event.reason.what
+
+
+async def test_an_engine_that_is_stopped_is_left_to_end_in_order(world: World) -> None:
+    watch = world.begin()
+    following = asyncio.create_task(watch.watch_floors())
+    world.set(4.5)
+    await until(lambda: watch.level is Level.WARN)
+    watch.leave()
+    world.set(2.5)
+    await following
+    assert world.events == []
+
+
+async def test_a_guard_that_cannot_be_armed_is_told(world: World) -> None:
+    world.path.unlink()
+    assert world.begin().degraded == (UNGUARDED,)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.overheads import GIB, MIB, ON_CPU, ON_GPU, Learned, learn, overheads
+from appliance.overheads import GIB, MIB, ON_CPU, ON_GPU, Learned, host_share, learn, overheads
 
 CORE = "(EngineCore pid=408) INFO 11-23 01:10:08 "
 LOADED = (
@@ -144,3 +144,19 @@ def test_on_a_cpu_all_is_in_the_engines_processes() -> None:
     assert found == ON_CPU
     inside = (found.activations, found.cuda_graphs, found.non_torch, found.before_check)
     assert {amount.bytes for amount in inside} == {0}
+
+
+@pytest.mark.parametrize(
+    ("taken", "share"),
+    [
+        (106 * GIB, 6 * GIB),
+        (103 * GIB, 3 * GIB),
+        (112 * GIB, 12 * GIB),
+        (100 * GIB, None),
+        (113 * GIB, None),
+    ],
+)
+def test_what_the_processes_hold_is_learned_where_it_is_near_the_estimate(
+    taken: int, share: int | None
+) -> None:
+    assert host_share(taken, 100 * GIB, on_cpu=False) == share

@@ -115,6 +115,14 @@ async def test_a_helper_that_fails_at_the_cache_ends_no_start(tmp_path: Path) ->
     assert plan.api_key == "key"
 
 
+async def test_a_helper_that_fails_at_the_eviction_leaves_the_plan_to_say_what_is_short(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, FULL, FULL)
+    with pytest.raises(DoesNotFit):
+        await world.preparation(Swap(("/no/such/force_swap",), tmp_path / "lock")).prepare(ORDER)
+
+
 async def test_the_deficit_is_no_demand_for_a_helper_when_it_is_off(tmp_path: Path) -> None:
     world = World(tmp_path, ROOMY)
     assert await world.preparation(None).drop_cache() == 0

@@ -60,10 +60,14 @@ async def test_a_drop_names_the_paths(tmp_path: Path) -> None:
 async def test_an_eviction_names_the_goal_the_cgroups_and_its_bounds(tmp_path: Path) -> None:
     body = f"report = {REPORT!r}; report['warnings'] = args; print(json.dumps(report))"
     base = Path("/host/cgroup")
-    report = await helper(tmp_path, body).evict(10**9, ["user.slice/a", "b.slice"], base, 2**30)
+    report = await helper(tmp_path, body).evict(
+        10**9, ["user.slice/a", "b.slice"], base, max_bytes=2**30, reserve_bytes=7
+    )
     words = " ".join(report.warnings)
     assert words.startswith("evict --apply --phase preflight --target-available 1000000000")
-    assert "--max-bytes 1073741824 --max-seconds 120 --cgroup-base /host/cgroup" in words
+    assert (
+        "--max-bytes 1073741824 --reserve 7 --max-seconds 120 --cgroup-base /host/cgroup" in words
+    )
     assert f"--lock {tmp_path / 'lock'}" in words
     assert words.endswith("--cgroup user.slice/a --cgroup b.slice")
 
