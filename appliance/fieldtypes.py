@@ -5,7 +5,9 @@ import ipaddress
 import json
 import os
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
@@ -70,3 +72,31 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+# ---- vLLM's flags
+
+_OURS = "the appliance decides that"
+# --trust-remote-code would run a checkpoint's own Python, --config could smuggle it in; the last
+# ones are the memory plan's, which would not know of them; the rest is the supervisor's.
+OWNED_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("--trust-remote-code", "--config", "--host", "--port"), _OURS),
+        **dict.fromkeys(("--api-key", "--uds", "--model"), _OURS),
+        "--gpu-memory-utilization": "set APPLIANCE_GPU_MEMORY_UTILIZATION instead",
+        "--max-model-len": "set APPLIANCE_MAX_MODEL_LEN instead",
+        "--max-num-seqs": "set APPLIANCE_MAX_NUM_SEQS instead",
+        "--kv-cache-memory-bytes": (
+            "set APPLIANCE_MAX_MODEL_LEN or APPLIANCE_MEMORY_PROFILE instead"
+        ),
+    }
+)
+
+
+def named_flag(argument: str, flags: Iterable[str]) -> str | None:
+    """Return which of ``flags`` a word of vLLM's command line names; None for none of them."""
+    # vLLM's parser takes underscores for dashes, argparse unique prefixes, JSON flags a key
+    flag = argument.partition("=")[0].partition(".")[0].replace("_", "-")
+    if not flag.startswith("--"):
+        return None
+    return next((known for known in flags if known.startswith(flag)), None)

@@ -25,6 +25,7 @@ from pydantic import (
 
 from appliance.errors import SettingsError
 from appliance.fieldtypes import (
+    OWNED_FLAGS,
     Address,
     Count,
     Fraction,
@@ -35,6 +36,7 @@ from appliance.fieldtypes import (
     Table,
     Words,
     is_loopback,
+    named_flag,
 )
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.redaction import debug_switches
@@ -211,10 +213,10 @@ class Settings(BaseModel):
             )
         self._check_memory()
         for argument in self.engine_extra_args:
-            if _is_owned(argument):
+            if owned := named_flag(argument, OWNED_FLAGS):
                 flag = argument.partition("=")[0]  # without its value, which may be a key
                 raise ValueError(
-                    f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {flag}: the appliance decides that"
+                    f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {flag}: {OWNED_FLAGS[owned]}"
                 )
         return self
 
@@ -254,25 +256,6 @@ FLOORS = ("memory_warn_floor", "memory_stop_floor", "memory_kill_floor", "memory
 
 def _sized(settings: Settings, name: str) -> str:
     return f"{PREFIX}{name.upper()}={format_size(getattr(settings, name))}"
-
-
-# --trust-remote-code would run a checkpoint's own Python, --config could smuggle it in; the
-# rest is the supervisor's.
-_OWNED_FLAGS = (
-    "--trust-remote-code",
-    "--config",
-    "--host",
-    "--port",
-    "--api-key",
-    "--uds",
-    "--model",
-)
-
-
-def _is_owned(argument: str) -> bool:
-    # vLLM's parser takes underscores for dashes, and argparse takes unique prefixes
-    flag = argument.partition("=")[0].replace("_", "-")
-    return flag.startswith("--") and any(owned.startswith(flag) for owned in _OWNED_FLAGS)
 
 
 def load_settings(

@@ -2,22 +2,20 @@
 
 from appliance.budget import Shortfall
 from appliance.facts import EarlyOom
+from appliance.fieldtypes import named_flag
 from appliance.reckoning import MIN_OS_BYTES, SWAP_RESERVE_BYTES, Reckoning, gib
 
 STEP = 1024
 # Flags that change what the engine takes, behind the plan's back.
 _UNKNOWN_FLAGS = (
     "--speculative-config",
-    "--kv-cache-memory-bytes",
-    "--gpu-memory-utilization",
-    "--max-model-len",
-    "--max-num-seqs",
     "--kv-cache-dtype",
     "--block-size",
     "--cpu-offload-gb",
     "--kv-offloading-size",
     "--tensor-parallel-size",
 )
+_SHORT_FLAGS = ("-sc", "-tp")
 
 
 def hard_shortfalls(case: Reckoning) -> tuple[Shortfall, ...]:
@@ -104,8 +102,12 @@ def warnings(case: Reckoning, cap: int) -> tuple[str, ...]:
         told.append("APPLIANCE_GPU_MEMORY_UTILIZATION means nothing to the CPU engine")
     if case.shape is None:
         told.append("the KV cache is not computed: no context is promised to fit")
-    flags = [word.partition("=")[0] for word in case.settings.engine_extra_args]
-    if strange := [flag for flag in flags if flag.replace("_", "-") in _UNKNOWN_FLAGS]:
+    strange = [
+        word.partition("=")[0]
+        for word in case.settings.engine_extra_args
+        if word.partition("=")[0] in _SHORT_FLAGS or named_flag(word, _UNKNOWN_FLAGS)
+    ]
+    if strange:
         told.append(f"APPLIANCE_ENGINE_EXTRA_ARGS: {', '.join(strange)} is not in this plan")
     return tuple(told)
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from appliance.errors import SettingsError
+from appliance.fieldtypes import OWNED_FLAGS, named_flag
 from appliance.settings import PREFIX, Settings, load_settings
+from tests.plans import GOLDEN
 
 
 def load(**variables: str) -> Settings:
@@ -263,6 +265,35 @@ def test_a_url_needs_attach() -> None:
 def test_a_flag_that_the_appliance_owns_is_refused_in_every_spelling(argument: str) -> None:
     said = refusal(ENGINE_EXTRA_ARGS=f"--seed 1 {argument}")
     assert f"must not hold {argument.split('=')[0].split()[0]}" in said
+
+
+@pytest.mark.parametrize(
+    ("argument", "instead"),
+    [
+        ("--gpu-memory-utilization=0.97", "APPLIANCE_GPU_MEMORY_UTILIZATION"),
+        ("--gpu_memory_utilization 0.97", "APPLIANCE_GPU_MEMORY_UTILIZATION"),
+        ("--gpu-mem 0.97", "APPLIANCE_GPU_MEMORY_UTILIZATION"),
+        ("--kv-cache-memory-bytes 1", "APPLIANCE_MEMORY_PROFILE"),
+        ("--kv-cache-memory=2941976576", "APPLIANCE_MEMORY_PROFILE"),
+        ("--max-model-len 99999", "APPLIANCE_MAX_MODEL_LEN"),
+        ("--max_model=9", "APPLIANCE_MAX_MODEL_LEN"),
+        ("--max-num-seqs 9", "APPLIANCE_MAX_NUM_SEQS"),
+        ("--max-num-s 9", "APPLIANCE_MAX_NUM_SEQS"),
+    ],
+)
+def test_a_flag_that_the_memory_plan_decides_is_refused_and_its_setting_named(
+    argument: str, instead: str
+) -> None:
+    said = refusal(ENGINE_EXTRA_ARGS=f"--seed 1 {argument}")
+    assert f"must not hold {argument.split('=')[0].split()[0]}: set " in said
+    assert instead in said
+
+
+@pytest.mark.parametrize("version", ["0.32", "0.33"])
+def test_no_other_flag_of_vllm_is_taken_for_one_that_is_owned(version: str) -> None:
+    flags = (GOLDEN / f"vllm-{version}-flags.txt").read_text().split()
+    refused = {flag for flag in flags if named_flag(flag, OWNED_FLAGS)}
+    assert refused == OWNED_FLAGS.keys()
 
 
 @pytest.mark.parametrize(

@@ -272,11 +272,25 @@ def test_a_desktop_and_other_users_of_the_gpu_are_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--speculative-config=x", "--cpu_offload_gb 4", "--kv-cache-memory-bytes 1"]
+    "flag",
+    [
+        "--speculative-config=x",
+        "--cpu_offload_gb 4",
+        "--spec x",
+        "--speculative_config.model x",
+        "--kv-off 3",
+        "--tensor-par=2",
+        "-tp 2",
+    ],
 )
 def test_a_flag_that_the_plan_knows_nothing_of_is_warned_of(flag: str) -> None:
     warnings = plan(MAX_MODEL_LEN=16_384, ENGINE_EXTRA_ARGS=flag).warnings
-    assert any(flag.partition("=")[0].split()[0] in warning for warning in warnings)
+    assert any(f"{flag.partition('=')[0].split()[0]} is not in" in text for text in warnings)
+
+
+def test_a_flag_that_changes_nothing_of_the_plan_is_not_warned_of() -> None:
+    flags = "--kv-cache-dtype-skip-layers 1 --kv-offloading-backend x -O3 --seed=1"
+    assert plan(MAX_MODEL_LEN=16_384, ENGINE_EXTRA_ARGS=flags).warnings == ()
 
 
 def test_a_utilization_for_the_cpu_engine_is_said_to_mean_nothing() -> None:
