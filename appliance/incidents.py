@@ -46,8 +46,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     ``at`` is UTC in ISO 8601; ``exit`` is "signal 9", "exit code 0" or ""; ``next`` is what the
     appliance did. ``memory`` has a row of the kernel's names in bytes for ``before`` and
-    ``after``, and the plan's rows in ``plan``; ``stacks`` a text for each process; ``metrics`` a few numbers, None for NaN;
-    ``processes`` the resident bytes of the machine's largest, where memory was short.
+    ``after``, and the plan's rows in ``plan``; ``stacks`` a text for each process; ``metrics`` a
+    few numbers, None for NaN; ``processes`` the resident bytes of the machine's largest, where
+    memory was short.
     """
 
     id: str

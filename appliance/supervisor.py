@@ -292,7 +292,7 @@ class Supervisor:
 
     async def _prepare(self, number: int, rung: int, earlier: asyncio.Task[None] | None) -> None:
         try:
-            if earlier is not None:  # it may have a helper to end, which must not meet ours
+            if earlier is not None:  # it may have a helper to end
                 await asyncio.wait([earlier])
             await self._settle()
             order = Order(secrets.token_urlsafe(32), secrets.token_hex(8), rung)
@@ -396,6 +396,6 @@ def _has_fallen(before: Machine, event: Event, now: Machine) -> bool:
     if before.state is EngineState.DRAINING and isinstance(event, Exited):
         return True
     if isinstance(event, RanOut | RanShort) and now.history.rung != before.history.rung:
-        return True  # nobody wanted it any more; what memory did must be known all the same
+        return True  # nobody wanted it any more: it must be known all the same
     came_from = before.state not in (*_FALLEN, EngineState.STOPPED)
     return came_from and now.state in _FALLEN
