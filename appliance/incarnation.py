@@ -137,14 +137,14 @@ class Incarnation:
         """Seconds since the spawn."""
         return time.monotonic() - self._began
 
-    def compare(self) -> None:
-        """Show what the engine took beside what was planned for it, and learn from that."""
+    def compare(self) -> Learned | None:
+        """Show what the engine took beside what was planned; return what that teaches."""
         actual = self._care.metrics.actual_bytes
         for name, size in (self.learned.as_dict() if self.learned else {}).items():
             actual.labels(name.removesuffix("_bytes")).set(size)
         available, plan = memory_snapshot().get("MemAvailable"), self.plan.memory
         if available is None or plan is None:
-            return
+            return self.learned
         actual.labels("available").set(available)
         if self._available_before is not None:
             inside = sum(row.bytes for row in plan.rows if row.name in INSIDE)
@@ -154,6 +154,7 @@ class Incarnation:
                 self.learned = replace(self.learned or Learned(), engine_host_bytes=share)
         planned = format_size(plan.steady_available_bytes)
         log.info("memory.ready", available=format_size(available), planned=planned)
+        return self.learned
 
     def terminate(self) -> None:
         """Ask the engine to end."""

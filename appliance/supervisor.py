@@ -52,6 +52,7 @@ from appliance.whatnext import forecast
 log = structlog.get_logger()
 
 FAILED_LINES = 20
+REPORT_HINT = "report this with the appliance's log"
 _COMING = (EngineState.PREPARING, EngineState.STARTING, EngineState.BACKOFF)
 _LEAVING = (EngineState.DRAINING, EngineState.STOPPING)
 _FALLEN = (EngineState.BACKOFF, EngineState.FAILED)
@@ -254,8 +255,7 @@ class Supervisor:
             metrics.degraded.labels(OUTPUT_SUSPECT).set(OUTPUT_SUSPECT in self._now.degraded)
             if before.state is EngineState.STARTING:
                 self._last_start_s = self._now.uptime_s
-                self._now.compare()
-                self._keeper.learn(self._now.learned)
+                self._keeper.learn(self._now.compare())
                 metrics.start_s.set(self._now.uptime_s)
         if machine.state is EngineState.DRAINING and self.traffic().running == 0:
             self._send(Idled())
@@ -300,7 +300,7 @@ class Supervisor:
         except DoesNotFit as error:
             if number == self._machine.spawn:
                 self._memory = {"rows": error.table, "shortfalls": error.shortfalls}
-            # after a failure memory may yet come back; at a first start nothing is on its way
+            # after a failure memory may yet come back
             grade = Grade.TRANSIENT if self._machine.history.failures else Grade.PERMANENT
             reason = Reason(error.code, error.what, error.hint, grade)
         except ApplianceError as error:
@@ -308,8 +308,7 @@ class Supervisor:
         except Exception as cause:  # a fault of ours: it ends this start, not the appliance
             log.exception("supervisor.fault", spawn=number)
             what = f"the start could not be prepared: {type(cause).__name__}: {cause}"
-            hint = "report this with the appliance's log"
-            reason = Reason("internal_error", what, hint, Grade.PERMANENT)
+            reason = Reason("internal_error", what, REPORT_HINT, Grade.PERMANENT)
         else:
             if number == self._machine.spawn:  # a slow one must not replace a newer plan
                 self._plan = plan
@@ -321,7 +320,7 @@ class Supervisor:
 
     def _abandon(self, state: EngineState) -> None:
         """End a preparation that nobody waits for: it must not touch memory under a new engine."""
-        if self._preparing is not None and state is not EngineState.STARTING:
+        if self._preparing and state is not EngineState.STARTING:
             self._preparing.cancel()
 
     async def _settle(self) -> None:
