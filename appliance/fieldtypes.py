@@ -100,3 +100,12 @@ def named_flag(argument: str, flags: Iterable[str]) -> str | None:
     if not flag.startswith("--"):
         return None
     return next((known for known in flags if known.startswith(flag)), None)
+
+
+def refused_flag(arguments: Iterable[str]) -> str:
+    """Return the first word that names an owned flag, and what to do instead; "" for none."""
+    for argument in arguments:
+        if owned := named_flag(argument, OWNED_FLAGS):
+            flag = argument.partition("=")[0]  # without its value, which may be a key
+            return f"{flag}: {OWNED_FLAGS[owned]}"
+    return ""

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,12 +20,12 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from appliance.errors import SettingsError
+from appliance.errors import HostError, SettingsError
 from appliance.fieldtypes import (
-    OWNED_FLAGS,
     Address,
     Count,
     Fraction,
@@ -36,8 +36,9 @@ from appliance.fieldtypes import (
     Table,
     Words,
     is_loopback,
-    named_flag,
+    refused_flag,
 )
+from appliance.hostunit import UID, checked_names
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.redaction import debug_switches
 from appliance.sizes import format_size
@@ -186,6 +187,19 @@ class Settings(BaseModel):
         lan = {"host": "0.0.0.0"} if data.get("listen") == "lan" else {}  # noqa: S104
         return lan | {k: v for k, v in data.items() if v != ""}
 
+    @field_validator("evict_cgroups")
+    @classmethod
+    def _evictable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            checked = checked_names(names, UID) if names else ()
+        except HostError as cause:  # it speaks of a command's flag
+            what = cause.what.removeprefix("--cgroup ")
+            raise ValueError(f"{what}; name one like user.slice/user-1000.slice") from None
+        for outer, inner in permutations(checked, 2):
+            if inner.startswith(f"{outer}/"):  # pushed out twice, and counted twice
+                raise ValueError(f"{outer} holds {inner}: name one of them")
+        return checked
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.engine == "attach" and not self.engine_url:
@@ -212,12 +226,8 @@ class Settings(BaseModel):
                 "one is for clients, one for you"
             )
         self._check_memory()
-        for argument in self.engine_extra_args:
-            if owned := named_flag(argument, OWNED_FLAGS):
-                flag = argument.partition("=")[0]  # without its value, which may be a key
-                raise ValueError(
-                    f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {flag}: {OWNED_FLAGS[owned]}"
-                )
+        if refused := refused_flag(self.engine_extra_args):
+            raise ValueError(f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {refused}")
         return self
 
     def _check_door(self) -> None:
@@ -244,6 +254,12 @@ class Settings(BaseModel):
             raise ValueError(
                 "APPLIANCE_MEMORY_FORCE=on needs APPLIANCE_MEMORY_GUARDS=on: "
                 "who overrides the plan keeps the guards"
+            )
+        least = BOX_PROFILES[self.profile].rows["memory_emergency"].value
+        if self.memory_force and self.memory_emergency < least:
+            raise ValueError(
+                f"APPLIANCE_MEMORY_FORCE=on needs APPLIANCE_MEMORY_EMERGENCY={format_size(least)} "
+                f"at least, not {format_size(self.memory_emergency)}: the box may freeze below it"
             )
 
     def origin(self, name: str) -> str:

@@ -338,6 +338,14 @@ def test_force_needs_the_guards() -> None:
     assert not load(MEMORY_GUARDS="off").memory_guards
 
 
+@pytest.mark.parametrize(("box", "least"), [("spark", "2.0 GiB"), ("demo", "256.0 MiB")])
+def test_force_keeps_the_emergency_of_the_box(box: str, least: str) -> None:
+    said = refusal(PROFILE=box, MEMORY_FORCE="on", MEMORY_EMERGENCY="255MiB")
+    assert f"APPLIANCE_MEMORY_EMERGENCY={least} at least, not 255.0 MiB" in said
+    assert load(PROFILE=box, MEMORY_FORCE="on", MEMORY_EMERGENCY=least).memory_force
+    assert not load(PROFILE=box, MEMORY_EMERGENCY="255MiB").memory_force
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("MEMORY_PROFILE", "brave"), ("SWAP", "maybe"), ("MEMORY_GROWTH", "-1GiB")]
 )
@@ -349,3 +357,29 @@ def test_cgroups_to_push_out_are_a_list() -> None:
     settings = load(EVICT_CGROUPS="user.slice/user-1000.slice docker", CGROUP_BASE="~/cg")
     assert settings.evict_cgroups == ("user.slice/user-1000.slice", "docker")
     assert settings.cgroup_base == Path.home() / "cg"
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("user.slice /", "'/' is the root cgroup"),
+        (".", "'.' is the root cgroup"),
+        ("user.slice/../init.scope", "'..' is no name of a cgroup"),
+        ("/var/lib", "'/var/lib' is not below /sys/fs/cgroup"),
+        ("system.slice/sshd.service", "sshd.service must keep its memory"),
+        (
+            "user.slice/user-1000.slice docker user.slice",
+            "user.slice holds user.slice/user-1000.sl",
+        ),
+    ],
+)
+def test_a_cgroup_that_must_not_be_pushed_out_is_refused(names: str, says: str) -> None:
+    said = refusal(EVICT_CGROUPS=names)
+    assert "APPLIANCE_EVICT_CGROUPS" in said
+    assert says in said
+    assert "--cgroup" not in said, "that is another command's"
+
+
+def test_a_cgroup_that_is_named_twice_is_pushed_out_once() -> None:
+    names = "user.slice docker /sys/fs/cgroup/user.slice/ user.slice-more"
+    assert load(EVICT_CGROUPS=names).evict_cgroups == ("user.slice", "docker", "user.slice-more")
