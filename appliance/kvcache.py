@@ -62,7 +62,7 @@ def cache_shape(model: ModelFacts, cache_dtype: str, batched_tokens: int | None)
     if name not in _VALUE_BYTES:
         raise NotComputable(f"the KV cache of the type {name or 'auto'!r} cannot be computed")
     value = _VALUE_BYTES[name]
-    full = next(layers for layers in model.cache if layers.kind == "full")
+    full = _full(model)
     group = _group(model.cache)
     layer_bytes = full.values_per_token * value  # of one token in one layer
     block = BLOCK_TOKENS
@@ -82,6 +82,19 @@ def cache_shape(model: ModelFacts, cache_dtype: str, batched_tokens: int | None)
     )
     token = _padded(full.count, group) * layer_bytes
     return CacheShape(token, sequence, block, _words(model.cache, full, name, value))
+
+
+def _full(model: ModelFacts) -> CacheLayers:
+    """Return the layers that keep every token: the blocks of the pool are made by them."""
+    full = [layers for layers in model.cache if layers.kind == "full"]
+    if len(full) != 1:
+        raise NotComputable(f"{model.architecture} has {len(full)} kinds of layers that keep all")
+    if not full[0].values_per_token:
+        raise NotComputable(f"the layers of {model.architecture} that keep all keep 0 values")
+    for layers in model.cache:
+        if not layers.count:
+            raise NotComputable(f"{model.architecture} has a count of 0 {layers.kind} layers")
+    return full[0]
 
 
 def _pages(layers: CacheLayers, block: int, ahead: int) -> int:

@@ -1,6 +1,7 @@
 """Byte sizes as people write them: ``"64MiB"``, ``"96 GiB"``, ``"1.5GB"``."""
 
 import re
+import reprlib
 
 _UNITS = {
     "": 1,
@@ -14,21 +15,29 @@ _UNITS = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
+LARGEST = 2**60  # bytes, an EiB: more is no machine's, and far from what a float cannot hold
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxlong = 60
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse_size(text: str | int) -> int:
     """Return the bytes that ``text`` names; an int is bytes already.
 
-    Raises ValueError naming the text and the accepted form.
+    Raises ValueError naming the text, cut if it is long, and the accepted form.
     """
     if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        raise ValueError(f"{text!r} is no size: write for example 64MiB, 1.5GB or 4096")
-    return round(float(match[1]) * unit)
+        size: float = text
+    else:
+        match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+        unit = _UNITS.get(match[2].upper()) if match else None
+        if match is None or unit is None:
+            shown = _SHOWN.repr(text)
+            raise ValueError(f"{shown} is no size: write for example 64MiB, 1.5GB or 4096")
+        size = float(match[1]) * unit
+    if size > LARGEST:
+        raise ValueError(f"{_SHOWN.repr(text)} is too large: no machine has more than an EiB")
+    return round(size)
 
 
 def format_size(size_bytes: int) -> str:

@@ -174,3 +174,23 @@ def test_auto_of_a_checkpoint_that_names_no_type_is_not_guessed() -> None:
 def test_layers_that_keep_different_amounts_are_not_computed() -> None:
     mixed = model(CacheLayers("full", 12, 1024), CacheLayers("sliding", 12, 512, window=128))
     assert "different amounts" in refusal(mixed, "fp8")
+
+
+FULL = CacheLayers("full", 12, 1024)
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        ((CacheLayers("linear", 36, state_bytes=4096),), "0 kinds of layers that keep all"),
+        ((CacheLayers("sliding", 12, 1024, window=128),), "0 kinds of layers that keep all"),
+        ((FULL, FULL), "2 kinds of layers that keep all"),
+        ((CacheLayers("full", 0, 1024),), "a count of 0 full layers"),
+        ((FULL, CacheLayers("linear", 0, state_bytes=4096)), "a count of 0 linear layers"),
+        ((CacheLayers("full", 12, 0),), "keep 0 values"),
+    ],
+)
+def test_layers_that_no_cache_can_be_made_of_are_not_computed(
+    cache: tuple[CacheLayers, ...], says: str
+) -> None:
+    assert says in refusal(model(*cache), "fp8")

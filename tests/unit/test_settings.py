@@ -353,6 +353,11 @@ def test_a_wrong_choice_about_memory_is_refused(name: str, value: str) -> None:
     assert f"APPLIANCE_{name}" in refusal(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["EVICT_MAX", "MEMORY_GROWTH", "MAX_MODEL_LEN", "MAX_NUM_SEQS"])
+def test_a_number_of_400_digits_is_refused(name: str) -> None:
+    assert f"APPLIANCE_{name}" in refusal(**{name: "9" * 400})
+
+
 def test_cgroups_to_push_out_are_a_list() -> None:
     settings = load(EVICT_CGROUPS="user.slice/user-1000.slice docker", CGROUP_BASE="~/cg")
     assert settings.evict_cgroups == ("user.slice/user-1000.slice", "docker")

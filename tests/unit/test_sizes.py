@@ -35,6 +35,23 @@ def test_what_is_no_size_is_named_with_an_accepted_form(text: Any) -> None:
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, f"{'9' * 400} GiB", 10**400, "1048577TiB", 2**60 + 1])
+def test_a_size_beyond_every_machine_is_refused_and_cut(text: Any) -> None:
+    with pytest.raises(ValueError, match="too large") as caught:
+        parse_size(text)
+    assert len(str(caught.value)) < 160
+
+
+def test_a_long_text_that_is_no_size_is_cut() -> None:
+    with pytest.raises(ValueError, match="no size") as caught:
+        parse_size("x" * 1000)
+    assert len(str(caught.value)) < 160
+
+
+def test_an_eib_is_a_size() -> None:
+    assert parse_size("1048576TiB") == parse_size(2**60) == 2**60
+
+
 @given(st.integers(min_value=0, max_value=2**60))
 def test_a_size_shown_reads_back_within_its_precision(size_bytes: int) -> None:
     read = parse_size(format_size(size_bytes))
