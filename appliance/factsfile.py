@@ -12,10 +12,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from appliance.errors import SettingsError
 from appliance.facts import HostFacts, ModelFacts
-from appliance.sizes import parse_size
+from appliance.sizes import LARGEST, parse_size
 
 Facts = TypeVar("Facts")
 ABOUT = "about"
+SWAP_KINDS = ("disk", "file", "zram")  # whatever is not zram would count as room
 
 
 def read_host(text: str, name: str) -> HostFacts:
@@ -25,6 +26,10 @@ def read_host(text: str, name: str) -> HostFacts:
         raise _wrong(name, "memory_available_bytes is more than memory_total_bytes")
     if host.memory_total_bytes == 0:
         raise _wrong(name, "memory_total_bytes is 0")
+    for n, device in enumerate(host.swap):
+        if device.kind not in SWAP_KINDS:
+            kinds = ", ".join(SWAP_KINDS)
+            raise _wrong(name, f"swap[{n}].kind={device.kind!r} is none of {kinds}")
     return host
 
 
@@ -103,6 +108,8 @@ def _number(value: Any, where: str) -> int:
             raise ValueError(f"{where}: {cause}") from None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{where}={value!r} is no number of 0 or more")
+    if value > LARGEST:
+        raise ValueError(f"{where} is too large")
     return value
 
 

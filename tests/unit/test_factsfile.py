@@ -71,12 +71,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no size": ({"memory_free_bytes": "lots"}, "memory_free_bytes: 'lots' is no size"),
     "null": ({"machine": None}, "machine=None is no text"),
     "a list for a text": ({"kernel": ["6"]}, "kernel=['6'] is no text"),
+    "too large": ({"memory_free_bytes": "9" * 400}, "memory_free_bytes: '9999"),
+    "a number too large": ({"cpu_count": 10**400}, "cpu_count is too large"),
     "no list": ({"swap": {}}, "swap={} is no list"),
     "no object in it": ({"swap": ["/swap.img"]}, "swap[0] is no JSON object"),
     "unknown in it": ({"swap": [{"name": "a", "path": "b"}]}, "swap[0].path is not known"),
     "missing in it": ({"swap": [{"name": "a"}]}, "swap[0].kind is missing"),
     "ill-typed in it": ({"desktop": ["a", 1]}, "desktop[1]=1 is no text"),
     "negative in it": ({"earlyoom": {"term_bytes": -1}}, "earlyoom.term_bytes=-1"),
+    "no kind of swap": (
+        {"swap": [{"name": "a", "kind": "Zram", "size_bytes": 1}]},
+        "swap[0].kind='Zram' is none of disk, file, zram",
+    ),
     "more than all": ({"memory_available_bytes": 121 * GIB}, "is more than memory_total_bytes"),
     "none at all": ({"memory_total_bytes": 0, "memory_available_bytes": 0}, "is 0"),
 }
