@@ -2,7 +2,6 @@
 // CUDA pages are pinned and cannot be swapped; what can go is cold memory of *other* programs.
 // Top to bottom: parse, JSON, decide (all pure); world (system calls), observe, act, drop-cache,
 // report, command line. README.md has the reasons, the exit codes and what was measured.
-#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -19,72 +18,58 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <ctime>
 #include <deque>
+#include <filesystem>
 #include <functional>
+#include <iomanip>
+#include <iostream>
 #include <map>
-#include <memory>
 #include <optional>
 #include <set>
 #include <string>
-#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace {
 
+namespace fs = std::filesystem;
 using std::optional, std::string, std::string_view, std::vector;
 using u64 = std::uint64_t;
 using i64 = std::int64_t;
 constexpr u64 kMiB = 1ULL << 20, kGiB = 1ULL << 30;
-enum Exit { kMet, kUsage = 2, kRefused, kInfeasible, kPartial, kGuard, kTimeout, kDenied, kInternal };
 
 // ---- parse: text of the kernel or of a person -> values. Any bytes are allowed in.
 
-template <class Number>
-bool read_all(string_view text, Number& value, int base = 10) {
-  const char* last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, value, base);
-  return error == std::errc() && end == last;
-}
-optional<u64> parse_u64(string_view text) {
+u64 less(u64 a, u64 b) { return a > b ? a - b : 0; }
+optional<u64> parse_u64(string_view text, int base = 10) {
   u64 value = 0;
-  return read_all(text, value) ? optional(value) : std::nullopt;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return error == std::errc() && end == text.data() + text.size() ? optional(value) : std::nullopt;
 }
-u64 saturated_mul(u64 a, u64 b) {
-  u64 product = 0;
-  return __builtin_mul_overflow(a, b, &product) ? ~0ULL : product;
+optional<int> parse_pid(string_view text) {
+  const auto pid = parse_u64(text);
+  return pid && *pid <= 1U << 22U ? optional(static_cast<int>(*pid)) : std::nullopt;  // the kernel's own limit
 }
-// "1.5" and what follows it; no sign, no exponent, a digit on both sides of the point.
-optional<double> parse_decimal(string_view text, string_view& rest) {
-  const auto digit = [&](size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
+bool is_one_of(string_view text, std::initializer_list<string_view> names) {
+  return std::find(names.begin(), names.end(), text) != names.end();
+}
+// "0.9", and with units "4G" "1.5GiB" "4096": binary, as the kernel counts.
+optional<double> parse_number(string_view text, bool units) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
-  const auto used = static_cast<size_t>(end - text.data());
-  if (!digit(0) || error != std::errc() || !digit(used - 1)) return {};
-  rest = text.substr(used);
-  return value;
-}
-// "4G" "512MiB" "1.5GB" "4096": one letter and "iB" are binary, "B" is decimal.
-optional<u64> parse_size(string_view text) {
-  const auto number = parse_decimal(text, text);
-  if (!number) return {};
-  double unit = 1;
-  if (!text.empty() && text != "B") {
-    const size_t power = string_view("KMGT").find(text[0]);
-    const string_view tail = text.substr(1);
-    if (power == string_view::npos || !(tail.empty() || tail == "iB" || tail == "B")) return {};
-    unit = std::pow(tail == "B" ? 1000.0 : 1024.0, static_cast<double>(power + 1));
+  const string_view unit = text.substr(static_cast<size_t>(end - text.data()));
+  if (error != std::errc()) return {};
+  if (!unit.empty()) {
+    const size_t power = string_view("KMGT").find(unit[0]);
+    if (!units || power == string_view::npos || !is_one_of(unit.substr(1), {"", "iB"})) return {};
+    value = std::ldexp(value, 10 * static_cast<int>(power + 1));
   }
-  const double bytes = std::round(*number * unit);
-  return bytes < 0x1p63 ? optional(static_cast<u64>(bytes)) : std::nullopt;
+  return value >= 0 && value < 0x1p62 ? optional(value) : std::nullopt;
 }
 vector<string_view> split(string_view text, string_view separators = " \t\n") {
   vector<string_view> parts;
@@ -95,18 +80,17 @@ vector<string_view> split(string_view text, string_view separators = " \t\n") {
   }
   return parts;
 }
-
-// meminfo, vmstat, memory.stat: "Name: 12 kB" or "name 12"; kB becomes bytes.
+// meminfo, vmstat, memory.stat, pressure: "Name: 12 kB", "name 12" or "name … total=12"; kB becomes bytes.
 using Keyed = std::map<string, u64, std::less<>>;
 Keyed parse_keyed(string_view text) {
   Keyed values;
   for (const string_view line : split(text, "\n")) {
     const auto words = split(line);
-    const auto number = words.size() > 1 ? parse_u64(words[1]) : std::nullopt;
-    if (!number) continue;
-    const string_view name = words[0].substr(0, words[0].find(':'));
+    const size_t total = line.find(" total=");
+    if (words.size() < 2) continue;
+    const auto number = parse_u64(total != string_view::npos ? line.substr(total + 7) : words[1]);
     const bool kilo = words.size() > 2 && words[2] == "kB";
-    values.insert_or_assign(string(name), kilo ? saturated_mul(*number, 1024) : *number);
+    if (number) values[string(words[0].substr(0, words[0].find(':')))] = *number * (kilo ? 1024 : 1);
   }
   return values;
 }
@@ -114,68 +98,47 @@ u64 get(const Keyed& values, string_view name) {
   const auto at = values.find(name);
   return at == values.end() ? 0 : at->second;
 }
-struct Psi {
-  u64 some_us = 0, full_us = 0;
-};
-Psi parse_psi(string_view text) {
-  Psi psi;
-  for (const string_view line : split(text, "\n")) {
-    const size_t at = line.find("total=");
-    if (at == string_view::npos) continue;
-    (line.starts_with("full") ? psi.full_us : psi.some_us) = parse_u64(line.substr(at + 6)).value_or(0);
-  }
-  return psi;
-}
 struct SwapArea {
   string dev, type;
   u64 size = 0, used = 0;
-  optional<bool> rotational;  // nothing: the kernel does not tell
   bool zram = false, network = false;
+  optional<bool> rotational = {};  // nothing: the kernel does not tell
 };
 vector<SwapArea> parse_swaps(string_view text) {
   vector<SwapArea> areas;
   for (const string_view line : split(text, "\n")) {
     const auto words = split(line);
-    const auto size = words.size() > 4 ? parse_u64(words[2]) : std::nullopt;
-    if (!size) continue;  // the heading
-    SwapArea& area = areas.emplace_back();
-    area.dev = words[0], area.type = words[1], area.size = saturated_mul(*size, 1024);
-    area.used = std::min(area.size, saturated_mul(parse_u64(words[3]).value_or(0), 1024));
-    area.zram = area.dev.starts_with("/dev/zram"), area.network = area.dev.starts_with("/dev/nbd");
+    if (words.size() < 5 || !parse_u64(words[2])) continue;  // the heading
+    const u64 size = *parse_u64(words[2]) * 1024, used = std::min(size, parse_u64(words[3]).value_or(0) * 1024);
+    const bool zram = words[0].starts_with("/dev/zram"), network = words[0].starts_with("/dev/nbd");
+    areas.push_back({string(words[0]), string(words[1]), size, used, zram, network});
   }
   return areas;
 }
-struct Stat {
-  int pid = 0, ppid = 0;
-  char state = '?';
-  u64 start = 0;  // clock ticks after boot: with the pid it names one process for ever
-  string comm;
+struct Process {
+  int pid = 0, parent = 0;  // pid 0: of another pid namespace
+  u64 start = 0;            // clock ticks after boot: with the pid it names one process for ever
+  bool alive = false;
+  vector<string> names = {};  // what it calls itself; and vllm or appliance, if it runs that
 };
 // /proc/PID/stat: the name stands in brackets and may itself hold brackets and blanks.
-optional<Stat> parse_stat(string_view text) {
+optional<Process> parse_stat(string_view text) {
   const size_t open = text.find(" ("), close = text.rfind(')');
   if (open == string_view::npos || close == string_view::npos || close < open + 2) return {};
   const auto rest = split(text.substr(close + 1));
-  Stat stat;
-  if (rest.size() < 20 || !read_all(text.substr(0, open), stat.pid) || !read_all(rest[1], stat.ppid)) return {};
-  if (!read_all(rest[19], stat.start) || stat.pid < 0 || stat.ppid < 0) return {};
-  stat.state = rest[0][0], stat.comm = text.substr(open + 2, close - open - 2);
-  return stat;
+  const auto pid = parse_pid(text.substr(0, open));
+  if (!pid || rest.size() < 20 || !parse_pid(rest[1]) || !parse_u64(rest[19])) return {};
+  const bool alive = !is_one_of(rest[0], {"Z", "X"});
+  return Process{
+      *pid, *parse_pid(rest[1]), *parse_u64(rest[19]), alive, {string(text.substr(open + 2, close - open - 2))}};
 }
 // "0::/user.slice/…" of /proc/PID/cgroup: the path in cgroup v2, without its first slash.
-optional<string> parse_cgroup_line(string_view text) {
+string parse_cgroup(string_view text) {
   for (const string_view line : split(text, "\n"))
     if (line.starts_with("0::/")) return string(line.substr(4));
-  return {};
+  return "";
 }
-vector<int> parse_pids(string_view text) {
-  vector<int> pids;
-  for (const string_view word : split(text))
-    if (int pid = 0; read_all(word, pid) && pid >= 0) pids.push_back(pid);
-  return pids;
-}
-// A limit file of a cgroup: "max" (nothing) or bytes.
-optional<u64> parse_limit(string_view text) {
+optional<u64> parse_limit(string_view text) {  // "max": nothing
   const auto words = split(text);
   return words.size() == 1 ? parse_u64(words[0]) : std::nullopt;
 }
@@ -187,18 +150,15 @@ struct Vma {
 vector<Vma> parse_smaps(string_view text) {
   vector<Vma> all;
   for (const string_view line : split(text, "\n")) {
-    const auto words = split(line);
+    const auto words = split(line), ends = split(words.empty() ? "" : words[0], "-");
     if (words.size() < 2) continue;
-    const size_t dash = words[0].find('-');
-    u64 from = 0, to = 0;
-    if (words.size() > 4 && dash != string_view::npos && read_all(words[0].substr(0, dash), from, 16) &&
-        read_all(words[0].substr(dash + 1), to, 16) && to > from)
+    const u64 from = parse_u64(ends[0], 16).value_or(0), to = parse_u64(ends.back(), 16).value_or(0);
+    if (words.size() > 4 && ends.size() == 2 && from < to)
       all.push_back({from, to - from, 0, words[1].ends_with('p') && words[4] == "0"});
-    else if (!all.empty() && words[0] == "Anonymous:")
-      all.back().anon = std::min(all.back().length, saturated_mul(parse_u64(words[1]).value_or(0), 1024));
-    else if (!all.empty() && words[0] == "VmFlags:")
-      for (const string_view flag : words)
-        if (flag == "lo" || flag == "io" || flag == "pf" || flag == "ht") all.back().movable = false;
+    if (all.empty()) continue;
+    if (words[0] == "Anonymous:") all.back().anon = std::min(all.back().length, parse_u64(words[1]).value_or(0) * 1024);
+    if (words[0] == "VmFlags:")
+      for (const string_view flag : words) all.back().movable &= !is_one_of(flag, {"lo", "io", "pf", "ht"});
   }
   std::erase_if(all, [](const Vma& vma) { return !vma.movable || vma.anon == 0; });
   return all;
@@ -207,9 +167,9 @@ vector<Vma> parse_smaps(string_view text) {
 // ---- JSON, and text for people. Bytes that are no UTF-8 become U+FFFD.
 
 string decimal(double value, int digits) {
-  std::array<char, 400> text{};
-  (void)std::snprintf(text.data(), text.size(), "%.*f", digits, value);
-  return text.data();
+  std::array<char, 64> text{};
+  const auto end = std::to_chars(text.begin(), text.end(), value, std::chars_format::fixed, digits);
+  return end.ec == std::errc() ? string(text.begin(), end.ptr) : "0";
 }
 template <class... Parts>
 string cat(const Parts&... parts) {
@@ -225,73 +185,86 @@ string human(u64 bytes) {
   return bytes >= kGiB ? decimal(size / 0x1p30, 2) + " GiB" : decimal(size / 0x1p20, 1) + " MiB";
 }
 size_t utf8_length(string_view text, size_t at) {  // 0: no UTF-8
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
   const unsigned first = byte(at);
   if (first < 0x80) return 1;
   const size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || at + length > text.size()) return 0;
-  unsigned code = first & (0xffU >> (length + 1));
-  for (size_t i = at + 1; i < at + length; ++i) {
-    if ((byte(i) & 0xc0U) != 0x80U) return 0;
-    code = code << 6U | (byte(i) & 0x3fU);
-  }
-  const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-  return overlong || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff ? 0 : length;
+  unsigned code = first & (0x7fU >> length);
+  for (size_t i = at + 1; i < at + length; ++i)
+    code = (byte(i) & 0xc0U) == 0x80U ? code << 6U | (byte(i) & 0x3fU) : ~0U >> 1U;
+  const bool too_long = code < 0x80 || (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
+  return first < 0xc2 || too_long || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff ? 0 : length;
 }
-string quoted(string_view text) {
+string json_string(string_view text) {
   string out = "\"";
   for (size_t i = 0, length = 0; i < text.size(); i += std::max<size_t>(length, 1)) {
     length = utf8_length(text, i);
     const char c = text[i];
     if (length == 0) out += "\\ufffd";
-    else if (length > 1) out += text.substr(i, length);
-    else if (c == '"' || c == '\\') out += '\\', out += c;
-    else if (c >= 0x20 && c != 0x7f) out += c;
+    else if (c == '"' || c == '\\') out += {'\\', c};
+    else if (length > 1 || (c >= 0x20 && c != 0x7f)) out += text.substr(i, length);
     else out += cat("\\u00", c < 0x10 ? "0" : c < 0x20 ? "1" : "7", string(1, "0123456789abcdef"[c & 15]));
   }
   return out + '"';
 }
-struct Raw {
-  string text;  // JSON already
-};
 template <class T>
-string json(const T& value) {
-  if constexpr (std::is_same_v<T, Raw>) return value.text;
-  else if constexpr (std::is_same_v<T, bool>) return value ? "true" : "false";
+string to_json(const T& value) {
+  if constexpr (std::is_same_v<T, bool>) return value ? "true" : "false";
   else if constexpr (std::is_integral_v<T>) return std::to_string(value);
   else if constexpr (std::is_floating_point_v<T>) return decimal(value, 3);
-  else if constexpr (requires { value.has_value(); }) return value ? json(*value) : "null";
-  else return quoted(value);
+  else if constexpr (requires { value.has_value(); }) return value ? to_json(*value) : "null";
+  else return json_string(value);
 }
-class Object {
- public:
+struct Json {
+  string text;
+  Json() = default;
   template <class T>
-  Object& operator()(string_view key, const T& value) {
-    out_ += cat(out_.empty() ? "{" : ",", quoted(key), ":", json(value));
-    return *this;
-  }
-  [[nodiscard]] Raw end() const { return {out_.empty() ? "{}" : out_ + "}"}; }
-
- private:
-  string out_;
+  Json(const T& value) : text(to_json(value)) {}
 };
-template <class All, class Each>
-Raw list(const All& all, Each each) {
-  string out;
-  for (const auto& one : all) out += (out.empty() ? "" : ",") + json(each(one));
-  return {cat("[", out, "]")};
+using Fields = vector<std::pair<const char*, Json>>;
+Json object(const Fields& fields) {
+  Json out;
+  for (const auto& [key, value] : fields)
+    out.text += cat(out.text.empty() ? "{" : ",", json_string(key), ":", value.text);
+  out.text += out.text.empty() ? "{}" : "}";
+  return out;
+}
+template <class All, class Each = std::identity>
+Json list(const All& all, Each each = {}) {
+  Json out;
+  for (const auto& one : all) out.text += cat(out.text.empty() ? "[" : ",", Json(each(one)).text);
+  out.text += out.text.empty() ? "[]" : "]";
+  return out;
 }
 
 // ---- decide: request and facts -> what to do, or why not.
 
-u64 less(u64 a, u64 b) { return a > b ? a - b : 0; }
-
-struct Roots {
-  string proc = "/proc", sys = "/sys", cgroup = "/sys/fs/cgroup";
-  bool fake = false;  // any fake root: the whole run is a rehearsal, each write is only recorded
+enum Exit { kMet, kUsage = 2, kRefused, kInfeasible, kPartial, kGuard, kTimeout, kDenied, kInternal };
+struct Verdict {
+  int exit = kMet;
+  string reason, message;                                     // a stable word; what it is -> what to type next
+  explicit operator bool() const { return !reason.empty(); }  // is there one?
 };
-struct Request : Roots {
+template <class... Parts>
+Verdict stop(int exit, const char* reason, const Parts&... parts) {
+  return {exit, reason, cat(parts...)};
+}
+class Fd {
+ public:
+  explicit Fd(int fd = -1) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept { return std::swap(fd_, other.fd_), *this; }
+  ~Fd() { (void)(fd_ < 0 || close(fd_)); }
+  [[nodiscard]] int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+struct Request {
   string cmd, phase = "preflight", engine_unit, lock = "/run/force_swap.lock";
+  string proc_root, sys_root, cgroup_root, cgroup_base = "/sys/fs/cgroup";
+  bool fake = false;  // any fake root: the whole run is a rehearsal, each write is only recorded
   optional<u64> target_available, target_free, total;
   optional<double> util;
   u64 init_overhead = 2 * kGiB, reserve = 4 * kGiB, swap_reserve = 2 * kGiB, step = 64 * kMiB, max_bytes = 16 * kGiB;
@@ -301,432 +274,313 @@ struct Request : Roots {
   vector<int> pids;
   int engine_pid = 0;
 };
-struct Verdict {
-  int exit = kMet;
-  string reason, message;  // a stable word; what it is, and what to type next
-};
-struct Process {
-  int pid = 0;  // 0: a process of another pid namespace
-  string comm;
-  vector<string> argv;
-};
 struct Candidate {
   string cgroup;
-  int pid = 0;         // not 0: page out this process, then drain through its cgroup
-  bool named = false;  // by --cgroup or --pid itself: then a refusal refuses the whole run
-  u64 inactive_anon = 0, active_anon = 0, unevictable = 0;
-  optional<u64> swap_room;  // the least room under memory.swap.max, its own and its parents'
+  int pid = 0;                           // not 0: page out this process, then drain through its cgroup
+  u64 device = 0, inode = 0, start = 0;  // who it is: must be the same when we act
+  Fd dir, pidfd;
+  Keyed stat;               // memory.stat
+  optional<u64> swap_room;  // under memory.swap.max
   vector<Process> processes;
   vector<Vma> vmas;
-  u64 device = 0, inode = 0, start = 0;  // who it is: must be the same when we act
-  Verdict problem;                       // what observing it met
+  Verdict problem;  // what observing it met
   // LRU sizes leave out what is unevictable, so mlocked pages are not in this sum.
   [[nodiscard]] u64 evictable() const {
-    u64 bytes = pid == 0 ? inactive_anon + active_anon : 0;
+    u64 bytes = pid == 0 ? get(stat, "inactive_anon") + get(stat, "active_anon") : 0;
     for (const Vma& vma : vmas) bytes += vma.anon;
     return std::min(bytes, swap_room.value_or(~0ULL));
   }
 };
-struct Engine {
-  int pid = 0;
-  bool alive = false;
-  string how, unit;
-};
-struct Cuda {  // comes back from a child through shared memory: plain data only
-  enum State { kAbsent, kOk, kError } state = kAbsent;
-  std::array<char, 160> error{};
-  std::array<char, 96> device{};
+struct Cuda {
+  string state = "unasked", error;
   u64 total = 0;
-  std::array<int, 5> attrs{-1, -1, -1, -1, -1};
+  vector<optional<int>> attributes;  // as in kAttributes
+};
+struct Sample {
+  double at = 0;  // seconds, monotonic
+  Keyed values;   // meminfo, vmstat, pressure ("some", "full"); "released": what our candidates gave up
+  u64 operator[](string_view name) const { return get(values, name); }
 };
 struct Facts {
-  Keyed info;
+  Sample now;
   vector<SwapArea> swaps;
   Cuda cuda;
-  string cgroup = "none";  // v2, v1 or none
+  string cgroup = "none", engine_unit;  // v2, v1 or none
   vector<Candidate> candidates;
-  std::set<int> lineage;  // this process and all that it descends from: sidecar, shell, sshd
-  Engine engine;
+  std::set<int> lineage;   // this process and all that it descends from: sidecar, shell, sshd
+  int engine_pid = 0;      // 0: none is alive
   bool host_root = false;  // root, in the host's own pid namespace
 };
-struct Decision : Verdict {
+struct Decision {
+  Verdict verdict;
   optional<u64> want_available, want_free;
   u64 deficit = 0;
   vector<size_t> order;  // of facts.candidates, best first
   vector<string> warnings;
 };
 
-bool is_one_of(string_view text, std::initializer_list<string_view> names) {
-  return std::find(names.begin(), names.end(), text) != names.end();
+// The engine, the sidecar, and who keeps the machine reachable: names of processes and of units begin so.
+bool protected_name(string_view name) {
+  constexpr std::array<string_view, 13> kNames{"VLLM::", "vllm", "appliance", "sshd", "ssh.", "ssh@", "dbus-daemon",
+      "dbus-broker", "dbus.", "systemd", "init", "(sd-pam)", "nvidia-persist"};
+  return std::any_of(kNames.begin(), kNames.end(), [&](string_view one) { return name.starts_with(one); });
 }
-bool protected_unit(string_view name) {  // its stall makes the machine unreachable
-  return is_one_of(name,
-             {"init.scope", "ssh.service", "sshd.service", "ssh.socket", "dbus.service", "dbus.socket",
-                 "dbus-broker.service", "nvidia-persistenced.service"}) ||
-      name.starts_with("systemd-") || name.starts_with("sshd@") || name.starts_with("ssh@");
+bool in_unit(string_view cgroup, const string& unit) {
+  const auto parts = split(cgroup, "/");
+  const auto named = [&](string_view part) { return part == unit || part.starts_with(unit + "."); };
+  return !unit.empty() && std::any_of(parts.begin(), parts.end(), named);
 }
-bool runs_program(const Process& process, const string& program) {
-  for (size_t i = 0; i < std::min<size_t>(process.argv.size(), 4); ++i) {
-    const string_view base = string_view(process.argv[i]).substr(process.argv[i].rfind('/') + 1);
-    if (base == program || (i > 0 && process.argv[i - 1] == "-m" && base.starts_with(program + "."))) return true;
+Verdict judge(const Candidate& one, const Facts& facts) {
+  if (one.problem) return one.problem;
+  const auto refuse = [&](const auto&... why) {
+    return stop(kRefused, "protected", "cgroup ", one.cgroup, why..., " -> choose other cgroups");
+  };
+  const auto parts = split(one.cgroup, "/");
+  if (in_unit(one.cgroup, facts.engine_unit)) return refuse(" is the engine");
+  if (std::any_of(parts.begin(), parts.end(), protected_name)) return refuse(" is protected by its name");
+  for (const Process& process : one.processes) {
+    const auto name = std::find_if(process.names.begin(), process.names.end(), protected_name);
+    if (name != process.names.end()) return refuse(" holds ", *name, " (pid ", process.pid, ")");
+    if (process.pid == 1) return refuse(" holds pid 1");
+    if (process.pid != 0 && process.pid == facts.engine_pid) return refuse(" holds the engine, pid ", process.pid);
+    if (facts.lineage.contains(process.pid)) return refuse(" holds pid ", process.pid, ", from which we descend");
   }
-  return process.comm == program;
+  if (one.swap_room != 0U) return {};
+  return stop(kRefused, "swap_max", one.cgroup, " may not swap -> systemctl set-property UNIT MemorySwapMax=infinity");
 }
-// What this process is that must never wait for swap, or "".
-string protected_role(const Process& process, const Facts& facts) {
-  const string_view comm = process.comm;
-  if (process.pid != 0 && facts.lineage.contains(process.pid)) return "this program's own line";
-  if (process.pid == 1) return "init";
-  if (process.pid != 0 && process.pid == facts.engine.pid) return "the engine";
-  if (comm.starts_with("VLLM::") || runs_program(process, "vllm")) return "the engine";
-  if (runs_program(process, "appliance")) return "the sidecar";
-  if (is_one_of(comm, {"sshd", "sshd-session", "sshd-auth"})) return "sshd";
-  if (comm.starts_with("dbus-daemon") || comm.starts_with("dbus-broker")) return "dbus";
-  if (is_one_of(comm, {"systemd", "init", "(sd-pam)"}) || comm.starts_with("systemd-")) return "systemd";
-  return comm.starts_with("nvidia-persist") ? "nvidia-persistenced" : "";
-}
-bool names_unit(string_view part, const string& unit) {
-  return !unit.empty() &&
-      (part == unit || (part.starts_with(unit + ".") && part.find('.', unit.size() + 1) == part.npos));
-}
-Verdict judge(const Candidate& candidate, const Facts& facts) {
-  if (candidate.problem.exit != kMet) return candidate.problem;
-  const string name = "cgroup " + candidate.cgroup;
-  for (const string_view part : split(candidate.cgroup, "/")) {
-    if (names_unit(part, facts.engine.unit)) return {kRefused, "protected", name + " is the engine -> choose others"};
-    if (protected_unit(part))
-      return {kRefused, "protected", name + " keeps the machine reachable: it is protected -> choose other cgroups"};
-  }
-  for (const Process& process : candidate.processes)
-    if (const string role = protected_role(process, facts); !role.empty())
-      return {kRefused, "protected",
-          cat(name, " holds ", role, " (pid ", process.pid, ", ", process.comm, ") -> choose a leaf without it")};
-  if (candidate.swap_room == 0U)
-    return {kRefused, "swap_max",
-        name + " may not swap, or a parent may not -> systemctl set-property UNIT MemorySwapMax=infinity"};
-  return {};
-}
-
-u64 missing(const Decision& decision, u64 available, u64 free) {
-  return std::max(less(decision.want_available.value_or(0), available), less(decision.want_free.value_or(0), free));
-}
-void set_targets(const Request& request, const Facts& facts, Decision& decision) {
-  decision.want_available = request.target_available, decision.want_free = request.target_free;
-  if (request.util) {
-    const bool known = facts.cuda.state == Cuda::kOk && facts.cuda.total > 0;
-    const u64 total = request.total.value_or(known ? facts.cuda.total : get(facts.info, "MemTotal"));
-    if (!request.total && !known) decision.warnings.emplace_back("no CUDA driver answers: --util is taken of MemTotal");
-    // ceil as vLLM does it: request_memory compares with ceil(total * utilization).
-    const double share = std::ceil(static_cast<double>(total) * *request.util);
-    decision.want_available = static_cast<u64>(share) + request.init_overhead;
-  }
-  decision.deficit = missing(decision, get(facts.info, "MemAvailable"), get(facts.info, "MemFree"));
+u64 missing(const Decision& decision, const Sample& now) {
+  const u64 available = decision.want_available.value_or(0), free = decision.want_free.value_or(0);
+  return std::max(less(available, now["MemAvailable"]), less(free, now["MemFree"]));
 }
 // What the end may fall short of the target: 64 MiB or 2 %, but never more than a quarter of it.
 u64 tolerance(u64 deficit) { return std::min(std::max(64 * kMiB, deficit / 50), deficit / 4); }
 
+void set_targets(const Request& request, const Facts& facts, Decision& decision) {
+  decision.want_available = request.target_available;
+  decision.want_free = request.target_free;
+  if (request.util) {
+    const u64 total = request.total.value_or(facts.cuda.total > 0 ? facts.cuda.total : facts.now["MemTotal"]);
+    if (!request.total && facts.cuda.total == 0)
+      decision.warnings.emplace_back("no CUDA driver answers: --util is taken of MemTotal");
+    // ceil as vLLM does it: request_memory compares with ceil(total * utilization).
+    const double share = std::ceil(static_cast<double>(total) * *request.util);
+    decision.want_available = static_cast<u64>(share) + request.init_overhead;
+  }
+  decision.deficit = missing(decision, facts.now);
+}
 bool permitted(const SwapArea& area, const Request& request) {
   return (request.allow_zram || !area.zram) &&
       (request.allow_slow_swap || !(area.rotational.value_or(false) || area.network));
 }
-u64 usable_swap(const vector<SwapArea>& swaps, const Request& request) {
-  u64 bytes = 0;
-  for (const SwapArea& area : swaps) bytes += permitted(area, request) ? area.size - area.used : 0;
-  return bytes;
-}
 Verdict judge_machine(const Request& request, const Facts& facts, const Decision& decision) {
-  const Engine& engine = facts.engine;
-  const u64 total = get(facts.info, "MemTotal");
+  const u64 total = facts.now["MemTotal"];
   const u64 want = std::max(decision.want_available.value_or(0), decision.want_free.value_or(0));
   const auto all_swaps = [&](auto law) { return std::all_of(facts.swaps.begin(), facts.swaps.end(), law); };
-  if (request.util && facts.cuda.state == Cuda::kOk && facts.cuda.attrs[0] == 0)
-    return {
-        kRefused, "discrete_gpu", "this GPU has memory of its own: host memory does not limit it -> no need to evict"};
   if (want > less(total, request.reserve))
-    return {kInfeasible, "target_too_high",
-        cat("target ", human(want), " is more than MemTotal ", human(total), " less --reserve ", human(request.reserve),
-            " -> ask for less: a lower utilization, a smaller KV cache")};
-  if (request.phase == "preflight" && engine.alive)
-    return {kRefused, "engine_alive",
-        cat("an engine is alive (pid ", engine.pid, ", ", engine.how,
-            "): memory freed while it loads makes it abort -> stop it, or --phase ready once it serves")};
-  if (request.phase == "ready" && !engine.alive)
-    return {
-        kRefused, "engine_not_alive", "--phase ready, but no engine is alive -> --engine-pid, or --phase preflight"};
+    return stop(kInfeasible, "target_too_high", "target ", human(want), " is more than MemTotal ", human(total),
+        " less --reserve ", human(request.reserve), " -> ask for less: a lower utilization, a smaller KV cache");
+  if (request.phase == "preflight" && facts.engine_pid != 0)
+    return stop(kRefused, "engine_alive", "an engine is alive (pid ", facts.engine_pid,
+        "), and aborts if memory is freed while it loads -> stop it, or --phase ready once it serves");
+  if (request.phase == "ready" && facts.engine_pid == 0)
+    return stop(kRefused, "engine_not_alive", "no engine is alive -> --engine-pid, or --phase preflight");
+  if (facts.cgroup == "v1")
+    return stop(kDenied, "cgroup_v1", "cgroup v1: only drop-cache works here -> boot with cgroup v2");
   if (facts.swaps.empty())
-    return {kRefused, "no_swap", "this machine has no swap -> add a swap file on NVMe; drop-cache still works"};
+    return stop(kRefused, "no_swap", "this machine has no swap -> add a swap file on NVMe; drop-cache still works");
   if (!request.allow_zram && all_swaps([](const SwapArea& area) { return area.zram; }))
-    return {kRefused, "zram_only",
-        "all swap is zram, in the memory to be freed -> add swap on NVMe, or --allow-zram if pages compress well"};
+    return stop(kRefused, "zram_only", "all swap is zram, in the memory to be freed -> swap on NVMe, or --allow-zram");
   if (all_swaps([&](const SwapArea& area) { return !permitted(area, request); }))
-    return {kRefused, "slow_swap", "swap is on a rotating disk or a network -> use NVMe, or --allow-slow-swap"};
+    return stop(kRefused, "slow_swap", "swap is on a rotating disk or a network -> use NVMe, or --allow-slow-swap");
   return {};
 }
-Verdict judge_amounts(const Request& request, const Facts& facts, const Decision& decision) {
-  u64 evictable = 0, locked = 0;
-  for (const size_t i : decision.order) {
-    evictable += facts.candidates[i].evictable(), locked += facts.candidates[i].unevictable;
-  }
-  const u64 need = less(decision.deficit, tolerance(decision.deficit));
-  const u64 swap = usable_swap(facts.swaps, request), room = less(swap, request.swap_reserve);
-  const string deficit = human(decision.deficit) + " are missing";
-  if (request.max_bytes < need)
-    return {
-        kInfeasible, "max_bytes", cat(deficit, ", --max-bytes is ", human(request.max_bytes), " -> raise --max-bytes")};
-  if (room < need)
-    return {kInfeasible, "swap_too_small",
-        cat(deficit, "; usable swap has ", human(swap), " free, less --swap-reserve ", human(request.swap_reserve),
-            ": ", human(less(decision.deficit, room)), " short -> add swap, or ask for less")};
-  if (evictable < need)
-    return {kInfeasible, "too_little_evictable",
-        cat(deficit, "; the chosen cgroups can give ", human(evictable), ": ", human(less(decision.deficit, evictable)),
-            " short", locked > 0 ? "; mlocked or unevictable there: " + human(locked) : "",
-            " -> name more cgroups (force_swap plan lists them), or ask for less")};
-  return {};
-}
-// Which candidates may be used; one that was named and is protected refuses the whole run.
+// Which candidates may be used. One that is protected or unsafe refuses the whole run; others are left out.
 Verdict choose(const Facts& facts, Decision& decision) {
-  Verdict worst;
   const auto& all = facts.candidates;
+  Verdict first;
   for (size_t i = 0; i < all.size(); ++i) {
-    Verdict verdict = judge(all[i], facts);
-    if (verdict.exit == kMet) decision.order.push_back(i);
-    else if (all[i].named && verdict.exit == kRefused) return verdict;
-    else if (all[i].named) decision.warnings.push_back(verdict.message);
-    if (verdict.exit > worst.exit && (all[i].named || verdict.exit == kDenied)) worst = verdict;
+    const Verdict problem = judge(all[i], facts);
+    if (problem.exit == kRefused) return problem;
+    if (problem) decision.warnings.push_back(problem.message);
+    else decision.order.push_back(i);
+    if (!first) first = problem;
   }
   // Whole cgroups, biggest and coldest first: cold pages are the ones that nobody faults back in.
-  const auto rank = [&](size_t i) { return std::tuple(all[i].pid == 0, all[i].inactive_anon, all[i].active_anon); };
+  const auto rank = [&](size_t i) { return std::pair(all[i].pid == 0, get(all[i].stat, "inactive_anon")); };
   std::stable_sort(decision.order.begin(), decision.order.end(), [&](size_t a, size_t b) { return rank(a) > rank(b); });
-  if (!decision.order.empty() || worst.exit != kMet) return decision.order.empty() ? worst : Verdict{};
-  if (facts.cgroup == "v1")
-    return {kDenied, "cgroup_v1",
-        "cgroup v1 has no memory.reclaim: only drop-cache works here -> boot with systemd.unified_cgroup_hierarchy=1"};
-  return {kInfeasible, "no_candidate", "no cgroup is left to page out -> force_swap plan lists them with reasons"};
+  if (first || !decision.order.empty()) return decision.order.empty() ? first : Verdict{};
+  return stop(kInfeasible, "no_candidate", "no cgroup is named -> --cgroup NAME; systemd-cgls shows them");
+}
+Verdict judge_amounts(const Request& request, const Facts& facts, const Decision& decision) {
+  u64 swap = 0, evictable = 0, locked = 0;
+  for (const SwapArea& area : facts.swaps) swap += permitted(area, request) ? area.size - area.used : 0;
+  for (const size_t i : decision.order) evictable += facts.candidates[i].evictable();
+  for (const size_t i : decision.order) locked += get(facts.candidates[i].stat, "unevictable");
+  const u64 need = less(decision.deficit, tolerance(decision.deficit)), room = less(swap, request.swap_reserve);
+  const string deficit = human(decision.deficit) + " are missing; ";
+  if (request.max_bytes < need)
+    return stop(
+        kInfeasible, "max_bytes", deficit, "--max-bytes is ", human(request.max_bytes), " -> raise --max-bytes");
+  if (room < need)
+    return stop(kInfeasible, "swap_too_small", deficit, "usable swap has ", human(swap), " free, less --swap-reserve ",
+        human(request.swap_reserve), ": ", human(decision.deficit - room), " short -> add swap, or ask for less");
+  if (evictable < need)
+    return stop(kInfeasible, "too_little_evictable", deficit, "the chosen cgroups can give ", human(evictable), ": ",
+        human(decision.deficit - evictable), " short; mlocked or unevictable there: ", human(locked),
+        " -> name more cgroups, or ask for less");
+  return {};
 }
 Decision decide(const Request& request, const Facts& facts) {
   Decision decision;
+  Verdict& verdict = decision.verdict;
   set_targets(request, facts, decision);
-  Verdict verdict = choose(facts, decision);
-  if (get(facts.info, "HugePages_Total") > 0)
-    decision.warnings.emplace_back("huge pages are reserved: the driver then sees HugePages_Free");
-  if (decision.want_free && !decision.want_available)
-    decision.warnings.emplace_back("MemFree rises cheaper by drop-cache; vLLM asks MemAvailable");
-  const Verdict machine = judge_machine(request, facts, decision);
-  if (machine.exit != kMet) verdict = machine;
-  else if (verdict.exit == kMet) verdict = judge_amounts(request, facts, decision);
-  if (decision.deficit == 0 && machine.reason != "discrete_gpu")
-    verdict = {kMet, "already_met", "the target is met: nothing to do"};
-  else if (verdict.exit == kMet)
-    verdict = {kMet, "feasible", human(decision.deficit) + " are missing and can be paged out"};
-  static_cast<Verdict&>(decision) = verdict;
+  if (request.util && !facts.cuda.attributes.empty() && facts.cuda.attributes[0] == 0)
+    verdict = stop(kRefused, "discrete_gpu", "this GPU has memory of its own -> no need to evict: ours is no limit");
+  else if (decision.deficit == 0) verdict = stop(kMet, "already_met", "the target is met: nothing to do");
+  else verdict = judge_machine(request, facts, decision);
+  if (!verdict) verdict = choose(facts, decision);
+  if (!verdict) verdict = judge_amounts(request, facts, decision);
+  if (!verdict) verdict = stop(kMet, "feasible", human(decision.deficit), " are missing and can be paged out");
   return decision;
 }
 
-// While acting: what was measured, and what the next step is.
-struct Sample {
-  double at = 0;  // seconds, monotonic
-  u64 available = 0, free = 0, swap_free = 0, psi_some_us = 0, psi_full_us = 0, swapped_in = 0, swapped_out = 0;
-  u64 writeback = 0, swap_cached = 0;
-  u64 released = 0;  // bytes that our candidates have given up
-};
 using Samples = std::deque<Sample>;  // the first is the start
 constexpr double kSlowWindow = 10;
 
 // Per second over the last `seconds` or a little more; nothing before that time has passed.
-optional<double> rate(const Samples& samples, double seconds, u64 Sample::*field) {
+optional<double> rate(const Samples& samples, double seconds, string_view name) {
   const Sample& now = samples.back();
   const auto old = [&](const Sample& past) { return now.at - past.at >= seconds; };
   const auto past = std::find_if(samples.rbegin(), samples.rend(), old);
   if (past == samples.rend()) return {};
-  return static_cast<double>(less(now.*field, (*past).*field)) / (now.at - past->at);
+  return static_cast<double>(less(now[name], (*past)[name])) / (now.at - past->at);
 }
 Verdict judge_guards(const Request& request, const Samples& samples, u64 step) {
   const Sample &now = samples.back(), &first = samples.front();
-  if (now.available < request.reserve)
-    return {kGuard, "guard_available",
-        cat("MemAvailable ", human(now.available), " is under --reserve ", human(request.reserve),
-            " -> stop programs")};
-  if (less(now.swap_free, step) < request.swap_reserve)
-    return {kGuard, "guard_swap",
-        cat("free swap ", human(now.swap_free), " nears --swap-reserve ", human(request.swap_reserve), " -> add swap")};
+  if (now.at - first.at >= request.max_seconds)
+    return stop(kTimeout, "deadline", "--max-seconds are over -> raise it, or look why swap is slow");
+  if (now["MemAvailable"] < request.reserve)
+    return stop(kGuard, "guard_available", human(now["MemAvailable"]), " is under --reserve -> stop programs");
+  if (less(now["SwapFree"], step) < request.swap_reserve)
+    return stop(kGuard, "guard_swap", "free swap ", human(now["SwapFree"]), " nears --swap-reserve -> add swap");
   // What is still in SwapCached was written, and will be free at the next shortage: that is no loss.
-  const u64 out = less(less(now.swapped_out, first.swapped_out), less(now.swap_cached, first.swap_cached));
-  if (out >= 256 * kMiB && less(now.available, first.available) < out / 10)
-    return {kGuard, "guard_no_gain",
-        human(out) +
-            " were swapped out, but MemAvailable has hardly risen -> swap in memory (zram, zswap), or a "
-            "program that takes what is freed: look with force_swap probe"};
-  const double full = rate(samples, 1, &Sample::psi_full_us).value_or(0) / 1e4;
-  if (full > request.psi_full)
-    return {kGuard, "guard_psi",
-        cat("memory pressure: all tasks stalled ", decimal(full, 1),
-            " % of the time -> let it calm down, ask for less")};
-  const double in = rate(samples, 1, &Sample::swapped_in).value_or(0) / 0x1p20;
-  if (in > request.swapin_mbs)
-    return {kGuard, "guard_swapin",
-        cat("pages come back at ", decimal(in, 1), " MiB/s: they are not cold -> other cgroups")};
-  const auto swapped = rate(samples, kSlowWindow, &Sample::swapped_out);
-  const double moved =
-      std::max(swapped.value_or(0), rate(samples, kSlowWindow, &Sample::released).value_or(0)) / 0x1p20;
-  if (swapped && moved < 20 && !request.allow_slow_swap)
-    return {kGuard, "guard_slow_swap", cat("swap takes only ", decimal(moved, 1), " MiB/s -> put it on a faster disk")};
+  const u64 out = less(less(now["pswpout"], first["pswpout"]), less(now["SwapCached"], first["SwapCached"]));
+  if (out >= 256 * kMiB && less(now["MemAvailable"], first["MemAvailable"]) < out / 10)
+    return stop(kGuard, "guard_no_gain", human(out), " were swapped out, but MemAvailable has hardly risen -> ",
+        "swap in memory (zram, zswap), or a program that takes what is freed: look with force_swap probe");
+  const double stalled = rate(samples, 1, "full").value_or(0) / 1e4;
+  if (stalled > request.psi_full)
+    return stop(kGuard, "guard_psi", "all tasks stalled ", decimal(stalled, 1), " % of the time -> let it calm down");
+  const double back = rate(samples, 1, "pswpin").value_or(0) / 0x1p20;
+  if (back > request.swapin_mbs)
+    return stop(kGuard, "guard_swapin", decimal(back, 1), " MiB/s come back: not cold -> choose other cgroups");
+  const auto written = rate(samples, kSlowWindow, "pswpout"), released = rate(samples, kSlowWindow, "released");
+  const double moved = std::max(written.value_or(0), released.value_or(0)) / 0x1p20;
+  if (written && moved < 20 && !request.allow_slow_swap)
+    return stop(kGuard, "guard_slow_swap", "swap takes only ", decimal(moved, 1), " MiB/s -> use a faster disk");
   return {};
 }
-struct Next {
-  Verdict stop;  // reason "": no stop
-  size_t index = 0;
-  u64 bytes = 0;
-};
-Next next_step(const Request& request, const Decision& decision, u64 requested, const vector<bool>& done,
-    const Samples& samples, u64 page) {
-  const Sample& now = samples.back();
-  const u64 deficit = missing(decision, now.available, now.free), left = less(request.max_bytes, requested);
-  if (deficit == 0) return {{kMet, "met", "the target is met"}};
-  if (now.at - samples.front().at >= request.max_seconds)
-    return {{kTimeout, "deadline", "--max-seconds are over -> raise it, or look why swap is slow"}};
-  const u64 bytes = std::max(page, (std::min({request.step, deficit, left}) + page - 1) / page * page);
-  if (const Verdict guard = judge_guards(request, samples, bytes); guard.exit != kMet) return {guard};
-  if (left == 0) return {{kPartial, "max_bytes", "--max-bytes are used up -> raise it"}};
-  const auto at = std::find(done.begin(), done.end(), false);
-  if (at == done.end()) return {{kPartial, "exhausted", "all candidates are used up -> name more cgroups"}};
-  return {{}, static_cast<size_t>(at - done.begin()), bytes};
+// What stops the next step of so many bytes.
+Verdict judge_step(const Request& request, const Decision& decision, const Samples& samples, u64 asked, u64 bytes) {
+  if (missing(decision, samples.back()) == 0) return stop(kMet, "met", "the target is met");
+  if (Verdict guard = judge_guards(request, samples, bytes)) return guard;
+  if (asked >= request.max_bytes) return stop(kPartial, "max_bytes", "--max-bytes are used up -> raise it");
+  return {};
 }
 
 // ---- world: system calls. What could write goes through World, which only records under fake roots.
 
 volatile std::sig_atomic_t g_signal = 0;
 
-class Fd {
- public:
-  explicit Fd(int fd = -1) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  ~Fd() { (void)(fd_ < 0 || close(fd_)); }
-  [[nodiscard]] int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
+Verdict signalled() { return stop(128 + g_signal, "signal", "signal ", int{g_signal}); }
+string error_text(int error) { return std::generic_category().message(error); }
 double monotonic() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
-string error_text(int error) { return strerrordesc_np(error) ? strerrordesc_np(error) : cat("error ", error); }
-
-// A small text file, whole; nothing when it cannot be read. Beneath a folder no link is followed.
-optional<string> read_file(const string& path, int dir = AT_FDCWD) {
+// A small text file; "" when it cannot be read. Beneath a folder no link is followed.
+string text_in(const string& path, int dir = AT_FDCWD) {
   const Fd fd(openat(dir, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | (dir == AT_FDCWD ? 0 : O_NOFOLLOW)));
   string text;
   std::array<char, 65536> buffer{};
-  while (fd && text.size() < 64 * kMiB) {
-    const ssize_t got = read(fd.get(), buffer.data(), buffer.size());
-    if (got == 0) return text;
+  for (ssize_t got = 1; fd && got > 0 && text.size() < 64 * kMiB;) {
+    got = TEMP_FAILURE_RETRY(read(fd.get(), buffer.data(), buffer.size()));
     if (got > 0) text.append(buffer.data(), static_cast<size_t>(got));
-    else if (errno != EINTR) return {};
   }
-  return fd ? optional(text) : std::nullopt;
+  return text;
 }
-string text_in(const string& path, int dir = AT_FDCWD) { return read_file(path, dir).value_or(""); }
-u64 magic_of(int fd) {
+vector<string> names_in(const string& folder) {
+  vector<string> names;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; at != end; at.increment(error))
+    names.push_back(at->path().filename());
+  return names;
+}
+u64 magic_of(const Fd& fd) {
   struct statfs fs {};
-  return fstatfs(fd, &fs) == 0 ? static_cast<u64>(fs.f_type) : 0;
-}
-Fd open_folder(const string& path, int dir = AT_FDCWD, int flags = 0) {
-  return Fd(openat(dir, path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC | flags));
+  return fstatfs(fd.get(), &fs) == 0 ? static_cast<u64>(fs.f_type) : 0;
 }
 // A folder beneath `base`, one component at a time, following no link: as root we must not be led
 // out of the tree by whoever owns a part of it. Empty: errno says why.
 Fd open_beneath(const Fd& base, string_view relative) {
-  Fd at = open_folder(".", base.get());
+  constexpr int kFlags = O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+  Fd at(openat(base.get(), ".", kFlags));
   for (const string_view part : split(relative, "/")) {
     if (part == "." || part == "..") return errno = EXDEV, Fd();
-    if (at) at = open_folder(string(part), at.get(), O_NOFOLLOW);
+    if (at) at = Fd(openat(at.get(), string(part).c_str(), kFlags));
   }
   return at;
 }
-
-// What can sit in the kernel for seconds runs in a child, so that a signal or the deadline ends us in time:
-// the child gets SIGKILL, and if it is stuck even then we leave it dying and write our report.
-template <class T>
-T run_bounded(T initial, const std::function<void(T&)>& work, const std::function<bool()>& go_on, T when_cut) {
-  static_assert(std::is_trivially_copyable_v<T>);
-  void* page = mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  std::array<int, 2> ends{};
-  if (page == MAP_FAILED || pipe2(ends.data(), O_CLOEXEC) != 0) return when_cut;
-  const Fd here(ends[0]);
-  Fd there(ends[1]);
-  T* shared = new (page) T(initial);
+// What can sit in the kernel for seconds runs in a child: a signal or the deadline end it by SIGKILL. One
+// that is stuck even then is left dying, so that our report is in time. Its exit status is an errno.
+int run_in_child(const std::function<int()>& work, double deadline, pid_t& stuck) {
   const pid_t child = fork();
-  if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    work(*shared);
-    _exit(0);
-  }
-  there = Fd();  // the child holds the only writing end now: its death is a hang-up here
+  if (child < 0) return errno;
+  if (child == 0) _exit(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 ? work() : errno);
   int status = 0;
-  bool gone = child < 0, cut = gone;
-  for (double killed_at = 0; !gone && (killed_at == 0 || monotonic() - killed_at < 1.2);) {
-    pollfd ended{here.get(), POLLIN, 0};
-    (void)poll(&ended, 1, 50);
-    gone = waitpid(child, &status, WNOHANG) == child;
-    cut = cut || (gone && status != 0);
-    if (!gone && killed_at == 0 && !go_on()) killed_at = monotonic(), cut = true, kill(child, SIGKILL);
+  for (double killed_at = 0; waitpid(child, &status, WNOHANG) == 0; (void)poll(nullptr, 0, 5)) {
+    if (killed_at > 0 && monotonic() - killed_at > 1.2) return stuck = child, EINTR;
+    if (killed_at > 0 || (g_signal == 0 && monotonic() < deadline)) continue;
+    kill(child, SIGKILL);
+    killed_at = monotonic();
   }
-  const T result = cut ? when_cut : *shared;
-  munmap(page, sizeof(T));
-  return result;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
 }
-
-struct Recorded {
-  string op, object, text;
-};
-class World {
- public:
-  explicit World(const Roots& where) : roots(where) {
-    const char* fd = roots.fake ? std::getenv("FORCE_SWAP_TEST_PAUSE_FD") : nullptr;  // NOLINT(concurrency-mt-unsafe)
-    hook_ = fd ? static_cast<int>(parse_u64(fd).value_or(0)) : 0;
+struct World {
+  explicit World(const Request& asked)
+      : request(asked), base(open(asked.cgroup_base.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {
+    const char* fd = asked.fake ? std::getenv("FORCE_SWAP_TEST_PAUSE_FD") : nullptr;  // NOLINT(concurrency-mt-unsafe)
+    hook = fd ? parse_pid(fd).value_or(0) : 0;
   }
-  const Roots& roots;
+  const Request& request;
+  const Fd base;
   const u64 page = static_cast<u64>(sysconf(_SC_PAGESIZE));
-  vector<Recorded> recorded;
+  vector<Json> recorded;
+  pid_t stuck = 0;
+  double fake_now = 0;
+  int hook = 0;
 
   // Under fake roots time is what the test says.
-  [[nodiscard]] double now() const { return roots.fake ? fake_now_ : monotonic(); }
+  [[nodiscard]] double now() const { return request.fake ? fake_now : monotonic(); }
   void pause(int milliseconds) {
-    fake_now_ += milliseconds / 1e3;
-    if (!roots.fake) (void)poll(nullptr, 0, milliseconds);
+    fake_now += milliseconds / 1e3;
+    if (!request.fake) (void)poll(nullptr, 0, milliseconds);
   }
   // Under fake roots alone: tell the test what would happen now; it answers "errno milliseconds".
   int ask(const string& line) {
-    string reply;
-    if (hook_ <= 0 || write(hook_, (line + "\n").data(), line.size() + 1) < 0) return 0;
-    for (char c = 0; c != '\n'; reply += c)
-      if (const ssize_t got = read(hook_, &c, 1); got == 0 || (got < 0 && errno != EINTR)) return 0;
-    const auto words = split(reply, string_view(" \n\0", 3));
-    fake_now_ += words.size() > 1 ? static_cast<double>(parse_u64(words[1]).value_or(0)) / 1e3 : 0;
-    return words.empty() ? 0 : static_cast<int>(parse_u64(words[0]).value_or(0));
+    std::array<char, 64> reply{};
+    if (hook <= 0 || write(hook, (line + "\n").data(), line.size() + 1) < 0) return 0;
+    if (TEMP_FAILURE_RETRY(read(hook, reply.data(), reply.size() - 1)) <= 0) return 0;
+    const auto words = split(reply.data());
+    pause(parse_pid(words.back()).value_or(0));
+    return parse_pid(words.front()).value_or(0);
   }
-  // Does `work` in a child, which returns its errno; or only records it.
-  int effect(const Recorded& what, const std::function<int()>& work, const std::function<bool()>& go_on) {
-    if (!roots.fake)
-      return run_bounded<int>(
-          0, [&](int& error) { error = work(); }, go_on, EINTR);
-    recorded.push_back(what);
-    return ask(cat(what.op, " ", what.object, " ", what.text));
+  // Does `work` in a child, or only records it.
+  int effect(const char* name, const string& what, const string& text, const std::function<int()>& work) {
+    if (!request.fake) return run_in_child(work, monotonic() + request.max_seconds, stuck);
+    recorded.push_back(object({{"op", name}, {"object", what}, {"text", text}}));
+    return ask(cat(name, " ", what, " ", text));
   }
-  [[nodiscard]] bool trusted(const Fd& fd) const { return roots.fake || magic_of(fd.get()) == CGROUP2_SUPER_MAGIC; }
-
- private:
-  double fake_now_ = 0;
-  int hook_ = 0;
+  [[nodiscard]] bool trusted(const Fd& fd) const { return request.fake || magic_of(fd) == CGROUP2_SUPER_MAGIC; }
 };
 
 // ---- observe: the world -> facts.
@@ -735,463 +589,317 @@ using Attribute = std::pair<int, const char*>;
 constexpr std::array<Attribute, 5> kAttributes{Attribute{18, "integrated"}, {83, "managed_memory"},
     {88, "pageable_memory_access"}, {89, "concurrent_managed_access"}, {100, "pageable_uses_host_page_tables"}};
 
-// Runs in a child. No context is made: it costs memory, and may itself fail on a machine that is full.
-void ask_cuda([[maybe_unused]] Cuda& cuda) {
+// No context is made: it costs memory, and may itself fail on a machine that is full. Waits for a driver that hangs.
+Cuda observe_cuda() {
+  Cuda cuda{"absent", "", 0, {}};
 #ifndef FORCE_SWAP_NO_CUDA
   void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (!library) return;
-  cuda.state = Cuda::kError;
-  const auto fail = [&](const string& why) { why.copy(cuda.error.data(), cuda.error.size() - 1); };
-  // Calls an entry point of the driver by its name; true when it is there and returns 0.
+  if (!library) return cuda;
   const auto call = [&]<class... Args>(const char* name, Args... args) {
     const auto function = reinterpret_cast<int (*)(Args...)>(dlsym(library, name));
-    const auto error_name = reinterpret_cast<int (*)(int, const char**)>(dlsym(library, "cuGetErrorName"));
-    const char* text = nullptr;
-    const int code = function ? function(args...) : 0;
-    if (code != 0 && (!error_name || error_name(code, &text) != 0 || !text)) text = "unknown error";
-    if (!function) fail(cat(name, ": not in libcuda.so.1"));
-    if (code != 0) fail(cat(name, ": ", text, " (", code, ")"));
-    return function && code == 0;
+    const int code = function ? function(args...) : -1;
+    if (code != 0) cuda.error = function ? cat(name, ": error ", code) : cat(name, ": not in libcuda.so.1");
+    return code == 0;
   };
-  int devices = 0, first = 0;
-  size_t bytes = 0;
-  if (!call("cuInit", 0U) || !call("cuDeviceGetCount", &devices)) return;
-  if (devices < 1) return fail("cuDeviceGetCount: no device");
-  if (!call("cuDeviceGet", &first, 0) || !call("cuDeviceTotalMem_v2", &bytes, first)) return;
-  if (!call("cuDeviceGetName", cuda.device.data(), static_cast<int>(cuda.device.size()) - 1, first)) return;
-  for (size_t i = 0; i < kAttributes.size(); ++i)
-    if (!call("cuDeviceGetAttribute", &cuda.attrs[i], kAttributes[i].first, first)) cuda.attrs[i] = -1;
-  cuda.error = {}, cuda.total = bytes, cuda.state = Cuda::kOk;
+  int device = 0, value = 0;
+  cuda.state = "error";
+  if (!call("cuInit", 0U) || !call("cuDeviceGet", &device, 0) || !call("cuDeviceTotalMem_v2", &cuda.total, device))
+    return cuda;
+  for (const auto& [number, name] : kAttributes)
+    cuda.attributes.push_back(call("cuDeviceGetAttribute", &value, number, device) ? optional(value) : std::nullopt);
+  cuda.state = "ok";
 #endif
+  return cuda;
 }
-Cuda observe_cuda() {
-  Cuda late;
-  late.state = Cuda::kError;
-  string("the driver did not answer within 10 s, or died").copy(late.error.data(), late.error.size() - 1);
-  const double end = monotonic() + 10;
-  return run_bounded<Cuda>(
-      {}, ask_cuda, [&] { return g_signal == 0 && monotonic() < end; }, late);
-}
-Sample observe_sample(const World& world, Keyed* info = nullptr) {
-  const Keyed memory = parse_keyed(text_in(world.roots.proc + "/meminfo"));
-  const Keyed vm = parse_keyed(text_in(world.roots.proc + "/vmstat"));
-  const Psi psi = parse_psi(text_in(world.roots.proc + "/pressure/memory"));
-  if (info) *info = memory;
-  Sample now{world.now(), get(memory, "MemAvailable"), get(memory, "MemFree"), get(memory, "SwapFree"), psi.some_us,
-      psi.full_us};
-  now.swapped_in = saturated_mul(get(vm, "pswpin"), world.page);
-  now.swapped_out = saturated_mul(get(vm, "pswpout"), world.page);
-  now.writeback = get(memory, "Writeback"), now.swap_cached = get(memory, "SwapCached");
+Sample observe_sample(const World& world, u64 released = 0) {
+  const string& proc = world.request.proc_root;
+  Sample now{world.now(), parse_keyed(text_in(proc + "/meminfo"))};
+  const Keyed pages = parse_keyed(text_in(proc + "/vmstat"));
+  for (const char* name : {"pswpin", "pswpout"}) now.values[name] = get(pages, name) * world.page;
+  now.values.merge(parse_keyed(text_in(proc + "/pressure/memory")));
+  now.values["released"] = released;
   return now;
 }
-vector<SwapArea> observe_swaps(const Roots& roots) {
-  auto areas = parse_swaps(text_in(roots.proc + "/swaps"));
+vector<SwapArea> observe_swaps(const Request& request) {
+  auto areas = parse_swaps(text_in(request.proc_root + "/swaps"));
   for (SwapArea& area : areas) {
-    string block = roots.sys + "/class/block/" + area.dev.substr(area.dev.rfind('/') + 1);
+    string block = request.sys_root + "/class/block/" + area.dev.substr(area.dev.rfind('/') + 1);
     struct stat at {};
     const Fd file(area.type == "file" ? open(area.dev.c_str(), O_PATH | O_CLOEXEC) : -1);
     if (file && fstat(file.get(), &at) == 0) {
-      block = cat(roots.sys, "/dev/block/", major(at.st_dev), ":", minor(at.st_dev));
-      constexpr std::array<u64, 4> kNetwork{NFS_SUPER_MAGIC, CIFS_SUPER_MAGIC, SMB2_SUPER_MAGIC, CEPH_SUPER_MAGIC};
-      area.network = std::find(kNetwork.begin(), kNetwork.end(), magic_of(file.get())) != kNetwork.end();
+      block = cat(request.sys_root, "/dev/block/", major(at.st_dev), ":", minor(at.st_dev));
+      area.network = magic_of(file) == NFS_SUPER_MAGIC;
     }
-    string text = text_in(block + "/queue/rotational");
-    if (text.empty()) text = text_in(block + "/../queue/rotational");  // a partition: ask its disk
+    // A partition has no queue of its own: ask its disk.
+    const string text = text_in(block + "/queue/rotational") + text_in(block + "/../queue/rotational");
     if (!text.empty()) area.rotational = text[0] == '1';
   }
   return areas;
 }
-optional<Stat> observe_stat(const Roots& roots, const string& pid) {
-  return parse_stat(text_in(cat(roots.proc, "/", pid, "/stat")));
-}
-Process observe_process(const Roots& roots, int pid) {
-  Process process{pid, {}, {}};
-  if (const auto stat = observe_stat(roots, std::to_string(pid))) process.comm = stat->comm;
-  const string command = text_in(cat(roots.proc, "/", pid, "/cmdline"));
-  for (const string_view word : split(command, string_view("\0", 1))) process.argv.emplace_back(word);
+optional<Process> observe_process(const Request& request, const string& pid) {
+  auto process = parse_stat(text_in(cat(request.proc_root, "/", pid, "/stat")));
+  const string command = process ? text_in(cat(request.proc_root, "/", pid, "/cmdline")) : "";
+  for (const string_view word : split(string_view(command).substr(0, 256), string_view("\0", 1))) {
+    const string_view base = word.substr(word.rfind('/') + 1);  // "/usr/bin/vllm serve", "python -m vllm.x.y"
+    if (is_one_of(base.substr(0, base.find('.')), {"vllm", "appliance"})) process->names.emplace_back(base);
+  }
   return process;
 }
-// The names in a folder, sorted; empty if it cannot be read.
-std::set<string> names_in(const Fd& dir) {
-  std::set<string> names;
-  const int fd = openat(dir.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const std::unique_ptr<DIR, int (*)(DIR*)> folder(fd < 0 ? nullptr : fdopendir(fd), closedir);
-  while (const dirent* entry = folder ? readdir(folder.get()) : nullptr) {  // NOLINT(concurrency-mt-unsafe)
-    if (!is_one_of(entry->d_name, {".", ".."})) names.insert(entry->d_name);
-  }
-  return names;
-}
-
-constexpr int kMaxDepth = 32;
-constexpr size_t kMaxGroups = 8192;
-struct Walk {  // a whole subtree: its leaves (no child has memory of its own) and all processes
-  vector<string> leaves;
-  vector<int> pids;
-};
-// A child without memory of its own is charged to its parent: its processes count, it is no leaf.
-void walk_groups(const World& world, const Fd& dir, const string& name, int depth, Walk& walk) {
-  bool leaf = world.trusted(dir);
-  for (const int pid : parse_pids(text_in("cgroup.procs", dir.get()))) walk.pids.push_back(pid);
-  for (const string& child : names_in(dir)) {
-    const Fd below = open_folder(child, dir.get(), O_NOFOLLOW);
-    if (!below || depth >= kMaxDepth || walk.leaves.size() >= kMaxGroups) continue;
-    const bool own = !world.trusted(dir) || faccessat(below.get(), "memory.current", F_OK, 0) == 0;
-    const size_t before = walk.leaves.size();
-    walk_groups(world, below, name.empty() ? child : cat(name, "/", child), depth + 1, walk);
-    if (own) leaf = false;
-    else walk.leaves.resize(before);
-  }
-  if (leaf && !name.empty()) walk.leaves.push_back(name);
-}
-optional<u64> observe_swap_room(const Fd& base, const string& name) {
-  optional<u64> least;
-  for (size_t end = name.find('/');; end = name.find('/', end + 1)) {
-    const Fd dir = open_beneath(base, name.substr(0, end));
-    const auto limit = parse_limit(text_in("memory.swap.max", dir.get()));
-    const u64 used = parse_limit(text_in("memory.swap.current", dir.get())).value_or(0);
-    if (limit) least = std::min(least.value_or(~0ULL), less(*limit, used));
-    if (end == string::npos) return least;
-  }
-}
 Verdict why_not_opened(const string& name, int error) {
-  const string what = cat("cgroup ", name, ": ", error_text(error));
-  if (error == EXDEV)
-    return {kRefused, "unsafe_path", cat("cgroup ", name, ": . and .. are not allowed -> give the real path")};
+  const string what = cat("cgroup ", name, ": ", error_text(error), " -> ");
+  if (error == EXDEV) return stop(kRefused, "unsafe_path", name, ": . and .. are not allowed -> give the real path");
   if (error == ELOOP || error == ENOTDIR)
-    return {kRefused, "unsafe_path", what + ": a link or no folder stands in this path -> give the real path"};
-  if (error == ENOENT) return {kInfeasible, "no_cgroup", what + " -> force_swap plan lists what exists"};
-  return {kDenied, "no_permission", what + " -> run as root, or have this leaf delegated"};
+    return stop(kRefused, "unsafe_path", what, "give the real path, without links");
+  if (error == ENOENT) return stop(kInfeasible, "no_cgroup", what, "systemd-cgls shows what exists");
+  return stop(kDenied, "no_permission", what, "run as root, or have this leaf delegated");
 }
 // Everything about one leaf. Opening memory.reclaim for writing is the test of our rights: it changes nothing.
-Candidate observe_leaf(const World& world, const Fd& base, const string& name) {
+Candidate observe_leaf(const World& world, const string& name) {
   Candidate leaf;
   leaf.cgroup = name;
-  const Fd dir = open_beneath(base, name);
+  leaf.dir = open_beneath(world.base, name);
+  const int dir = leaf.dir.get();
   struct stat self {};
-  if (!dir || fstat(dir.get(), &self) != 0) return leaf.problem = why_not_opened(name, errno), leaf;
-  if (!world.trusted(dir))
-    return leaf.problem = {kRefused, "not_cgroup2", name + " is no cgroup v2 folder -> see --cgroup-base"}, leaf;
-  leaf.device = self.st_dev, leaf.inode = self.st_ino;
-  const Keyed stat = parse_keyed(text_in("memory.stat", dir.get()));
-  leaf.inactive_anon = get(stat, "inactive_anon"), leaf.active_anon = get(stat, "active_anon");
-  leaf.unevictable = get(stat, "unevictable"), leaf.swap_room = observe_swap_room(base, name);
-  Walk walk;
-  walk_groups(world, dir, name, 0, walk);
-  for (const int pid : walk.pids) leaf.processes.push_back(observe_process(world.roots, pid));
-  const Fd knob(openat(dir.get(), "memory.reclaim", O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!leaf.dir || fstat(dir, &self) != 0) leaf.problem = why_not_opened(name, errno);
+  else if (!world.trusted(leaf.dir))
+    leaf.problem = stop(kRefused, "not_cgroup2", name, " is no cgroup v2 folder -> see --cgroup-base");
+  if (leaf.problem) return leaf;
+  leaf.device = self.st_dev;
+  leaf.inode = self.st_ino;
+  leaf.stat = parse_keyed(text_in("memory.stat", dir));
+  if (const auto limit = parse_limit(text_in("memory.swap.max", dir)))
+    leaf.swap_room = less(*limit, parse_limit(text_in("memory.swap.current", dir)).value_or(0));
+  const string pids = text_in("cgroup.procs", dir);
+  for (const string_view pid : split(pids))
+    leaf.processes.push_back(observe_process(world.request, string(pid)).value_or(Process{parse_pid(pid).value_or(0)}));
+  const Fd knob(openat(dir, "memory.reclaim", O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
   if (!knob && errno == ENOENT)
-    leaf.problem = {kDenied, "no_reclaim", cat("cgroup ", name, " has no memory.reclaim -> Linux 5.19 or newer")};
+    leaf.problem = stop(kDenied, "no_reclaim", name, " has no memory.reclaim -> Linux 5.19");
   else if (!knob) leaf.problem = why_not_opened(name + "/memory.reclaim", errno);
+  for (const string& child : names_in(cat("/proc/self/fd/", dir)))
+    if (get(parse_keyed(text_in(child + "/cgroup.events", dir)), "populated") > 0)
+      leaf.problem = stop(kRefused, "not_leaf", name, " is no leaf: ", child, " has processes -> name the leaves");
   return leaf;
 }
-struct Scene {  // facts, and the handles that keep them true
-  Facts facts;
-  Fd base;
-  std::map<int, Fd> pidfds;
-};
 // The pidfd is opened before /proc/PID is read: what is read then belongs to the process that it names.
-Candidate observe_pid(const World& world, Scene& scene, int pid) {
-  const bool real = world.roots.proc == "/proc";
-  Fd pidfd(real ? static_cast<int>(syscall(SYS_pidfd_open, pid, 0)) : -1);
-  const string folder = cat(world.roots.proc, "/", pid);
-  const auto stat = observe_stat(world.roots, std::to_string(pid));
-  const auto group = parse_cgroup_line(text_in(folder + "/cgroup"));
-  const auto maps = read_file(folder + "/smaps");
-  Candidate one;
-  if (group && !group->empty()) one = observe_leaf(world, scene.base, *group);
-  one.named = true, one.pid = pid, one.start = stat ? stat->start : 0;
-  one.vmas = parse_smaps(maps.value_or(""));
-  one.processes.push_back(observe_process(world.roots, pid));
-  if (!scene.facts.host_root)
-    one.problem = {
-        kDenied, "pid_needs_host_root", "--pid is for root on the host alone -> --cgroup with a delegated leaf"};
-  else if (!stat || (real && !pidfd))
-    one.problem = {kInfeasible, "no_process", cat("no process ", pid, " -> look with ps")};
-  else if (!group || group->empty())
-    one.problem = {
-        kRefused, "root_cgroup", cat("pid ", pid, " is in the root cgroup -> systemd-run --scope gives it one")};
-  else if (one.problem.exit == kMet && !maps)
-    one.problem = {kDenied, "no_permission", cat("smaps of pid ", pid, " cannot be read -> run as root")};
-  scene.pidfds[pid] = std::move(pidfd);
+Candidate observe_pid(const World& world, int pid, bool host_root) {
+  Fd pidfd(world.request.fake ? -1 : static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  const string folder = cat(world.request.proc_root, "/", pid);
+  const auto process = observe_process(world.request, std::to_string(pid));
+  const string group = parse_cgroup(text_in(folder + "/cgroup"));
+  Candidate one = observe_leaf(world, group);
+  one.pid = pid;
+  one.pidfd = std::move(pidfd);
+  one.start = process ? process->start : 0;
+  one.vmas = parse_smaps(text_in(folder + "/smaps"));
+  if (process) one.processes.push_back(*process);
+  if (!host_root) one.problem = stop(kDenied, "pid_needs_host_root", "--pid is for root on the host -> use --cgroup");
+  else if (!process || (!world.request.fake && !one.pidfd))
+    one.problem = stop(kInfeasible, "no_process", "there is no process ", pid, " -> look with ps");
+  else if (group.empty())
+    one.problem =
+        stop(kRefused, "root_cgroup", "pid ", pid, " is in the root cgroup -> start it by systemd-run --scope");
   return one;
 }
-// This process and its parents up to init, without init itself (whose cgroup is protected by name).
-std::set<int> observe_lineage(const Roots& roots) {
-  std::set<int> lineage;
-  auto stat = observe_stat(roots, "self");
-  while (stat && stat->pid > 1 && lineage.insert(stat->pid).second)
-    stat = observe_stat(roots, std::to_string(stat->ppid));
-  return lineage;
-}
-Engine observe_engine(const World& world, const Request& request, const vector<Candidate>& candidates) {
-  Engine engine{request.engine_pid, false, "--engine-pid", request.engine_unit};
-  const auto alive = [](const optional<Stat>& stat) { return stat && stat->state != 'Z' && stat->state != 'X'; };
-  engine.alive = engine.pid > 0 && alive(observe_stat(world.roots, std::to_string(engine.pid)));
-  for (const Candidate& one : candidates)
-    for (const string_view part : split(one.cgroup, "/"))
-      if (!engine.alive && names_unit(part, engine.unit) && !one.processes.empty())
-        engine.pid = one.processes[0].pid, engine.alive = true, engine.how = "--engine-unit";
-  if (engine.pid > 0) return engine;
-  for (const string& name : names_in(open_folder(world.roots.proc))) {
-    const auto stat = parse_u64(name) ? observe_stat(world.roots, name) : std::nullopt;
-    if (alive(stat) && stat->comm.starts_with("VLLM::")) return {stat->pid, true, stat->comm, engine.unit};
+// A live engine: the one that was named, or any process that calls itself VLLM::. 0: none.
+int observe_engine(const Request& request) {
+  for (const string& name : names_in(request.proc_root)) {
+    const auto process = parse_pid(name) ? observe_process(request, name) : std::nullopt;
+    if (!process || !process->alive) continue;
+    const string group = parse_cgroup(text_in(cat(request.proc_root, "/", name, "/cgroup")));
+    const bool named = process->pid == request.engine_pid || in_unit(group, request.engine_unit);
+    if (named || process->names[0].starts_with("VLLM::")) return process->pid;
   }
-  return engine;
+  return 0;
 }
-string observe_version(const Roots& roots) {
-  const Fd base = open_folder(roots.cgroup), memory = open_folder(roots.cgroup + "/memory");
-  const auto exists = [](const Fd& dir, const char* name) { return faccessat(dir.get(), name, F_OK, 0) == 0; };
-  if (magic_of(base.get()) == CGROUP2_SUPER_MAGIC || (roots.fake && exists(base, "cgroup.controllers"))) return "v2";
-  return magic_of(memory.get()) == CGROUP_SUPER_MAGIC || exists(memory, "memory.limit_in_bytes") ? "v1" : "none";
-}
-// A name as people write it -> beneath the base: "/sys/fs/cgroup/a/b", "/a/b/" and "a/b" are one.
-string beneath(const Roots& roots, string_view name) {
-  if (name.starts_with(roots.cgroup + "/")) name.remove_prefix(roots.cgroup.size());
-  const size_t first = std::min(name.find_first_not_of('/'), name.size());
-  return string(name.substr(first, name.find_last_not_of('/') + 1 - first));
-}
-void observe_groups(const World& world, const Request& request, Scene& scene) {
-  std::map<string, bool> leaves;  // leaf -> it was named itself
-  const bool all = request.cgroups.empty() && request.pids.empty();
-  for (const string& given : all ? vector<string>{""} : request.cgroups) {
-    const string name = beneath(request, given);
-    const Fd dir = open_beneath(scene.base, name);
-    Walk walk;
-    if (dir) walk_groups(world, dir, name, 0, walk);
-    if (!all && walk.leaves.empty()) leaves[name] = true;
-    for (const string& leaf : walk.leaves) leaves[leaf] = leaves[leaf] || leaf == name;
-  }
-  for (const auto& leaf : leaves) {
-    const auto holds = [&](const string& one) { return (leaf.first + "/").starts_with(beneath(request, one) + "/"); };
-    if (std::any_of(request.excluded.begin(), request.excluded.end(), holds)) continue;
-    scene.facts.candidates.push_back(observe_leaf(world, scene.base, leaf.first));
-    scene.facts.candidates.back().named = leaf.second;
-  }
-}
-Scene observe(const World& world, const Request& request) {
-  Scene scene;
-  Facts& facts = scene.facts;
-  observe_sample(world, &facts.info);
-  if (request.cmd == "drop-cache") return scene;
-  facts.swaps = observe_swaps(request), facts.cuda = observe_cuda(), facts.cgroup = observe_version(request);
-  std::array<char, 64> space{};
-  (void)!readlink((request.proc + "/self/ns/pid").c_str(), space.data(), space.size() - 1);
+Facts observe(const World& world) {
+  const Request& request = world.request;
+  Facts facts;
+  facts.now = observe_sample(world);
+  if (request.cmd == "drop-cache") return facts;
+  facts.engine_unit = request.engine_unit;
+  facts.swaps = observe_swaps(request);
+  if (request.util || request.cmd == "probe" || request.cmd == "selftest") facts.cuda = observe_cuda();
+  const auto exists = [&](const char* name) { return faccessat(world.base.get(), name, F_OK, 0) == 0; };
+  facts.cgroup = exists("cgroup.controllers") ? "v2" : exists("memory/memory.limit_in_bytes") ? "v1" : "none";
+  std::error_code error;
   // 4026531836 is the kernel's fixed number of the first pid namespace: the host's.
-  facts.host_root = text_in(request.proc + "/self/status").find("\nUid:\t0\t0\t") != string::npos &&
-      string_view(space.data()) == "pid:[4026531836]";
-  if (request.cmd == "probe") return scene;
-  scene.base = open_folder(request.cgroup);
-  observe_groups(world, request, scene);
-  for (const int pid : request.pids) facts.candidates.push_back(observe_pid(world, scene, pid));
-  // A container mounts delegated leaves into a plain folder: then they tell the version, not the base.
-  for (const Candidate& one : facts.candidates)
-    if (one.inode != 0) facts.cgroup = "v2";
-  facts.lineage = observe_lineage(request);
-  facts.engine = observe_engine(world, request, facts.candidates);
-  return scene;
+  facts.host_root = fs::read_symlink(request.proc_root + "/self/ns/pid", error) == "pid:[4026531836]" &&
+      text_in(request.proc_root + "/self/status").find("\nUid:\t0\t0\t") != string::npos;
+  for (const string& name : request.cgroups) {
+    const auto same = [&](const string& one) { return split(one, "/") == split(name, "/"); };
+    if (std::any_of(request.excluded.begin(), request.excluded.end(), same)) continue;
+    facts.candidates.push_back(observe_leaf(world, name));
+    if (facts.candidates.back().inode != 0) facts.cgroup = "v2";  // a container mounts leaves into a plain folder
+  }
+  for (const int pid : request.pids) facts.candidates.push_back(observe_pid(world, pid, facts.host_root));
+  for (auto own = observe_process(request, "self"); own && own->pid > 1 && facts.lineage.insert(own->pid).second;)
+    own = observe_process(request, std::to_string(own->parent));
+  facts.engine_pid = observe_engine(request);
+  return facts;
 }
 
 // ---- act: one step at a time, each judged by fresh numbers. Return codes are not believed.
 
+i64 gain(u64 after, u64 before) { return static_cast<i64>(after) - static_cast<i64>(before); }
 struct Mechanism {
-  string name, object, form = "none";
+  string form = "none";
   u64 requested = 0, advised = 0, swapped = 0, steps = 0;
-  i64 freed_memfree = 0, freed_available = 0;
+  i64 freed_memfree = 0;
   int error = 0;
   double seconds = 0;
+  void add(u64 bytes, const Sample& before, const Sample& after) {
+    requested += bytes;
+    steps += 1;
+    seconds += after.at - before.at;
+    swapped += less(after["pswpout"], before["pswpout"]);
+    freed_memfree += gain(after["MemFree"], before["MemFree"]);
+  }
 };
 struct Dropped {  // one file of drop-cache
-  string path, why;
-  u64 size = 0;
-  optional<u64> before, after;  // bytes in the page cache; nothing: we may not ask (not the owner)
+  string path;
+  Fd file;
+  optional<u64> before = {}, after = {};  // bytes in the page cache; nothing: we may not ask (not the owner)
   int error = 0;
 };
-struct Result {
-  Request request;
+struct Report {
+  Verdict verdict;
   Facts facts;
   Decision decision;
-  vector<Mechanism> mechanisms;
+  std::map<std::pair<string, string>, Mechanism> mechanisms;  // by name and object
   vector<Dropped> files;
   vector<string> warnings;
-  Sample first, last;
-  Keyed after;
+  Sample last;
   u64 min_available = ~0ULL;
-  Verdict verdict;
 };
-i64 gain(u64 after, u64 before) { return static_cast<i64>(after) - static_cast<i64>(before); }
-constexpr std::array<const char*, 3> kForms{"swappiness=max", "swappiness=200", "plain"};
 
 class Evictor {
  public:
-  Evictor(World& world, Scene& scene, Result& result)
-      : world_(world), scene_(scene), request_(result.request), decision_(result.decision), result_(result) {}
+  Evictor(World& world, Report& report) : world_(world), request_(world.request), report_(report) {}
 
   Verdict run() {
-    done_.resize(decision_.order.size()), strikes_.resize(decision_.order.size());
+    strikes_.resize(report_.decision.order.size());
     for (take_sample();;) {
-      if (g_signal != 0) return {128 + g_signal, "signal", cat("signal ", int{g_signal})};
-      if (cut_.exit != kMet) return cut_;
-      const Next next = next_step(request_, decision_, requested_, done_, samples_, world_.page);
-      if (next.stop.reason == "exhausted") return why_exhausted(next.stop);
-      if (!next.stop.reason.empty()) return next.stop;
-      if (request_.phase == "preflight" && observe_engine(world_, request_, scene_.facts.candidates).alive)
-        return {kGuard, "engine_started", "an engine came alive: memory freed while it loads makes it abort"};
-      step(next);
+      const u64 left = less(request_.max_bytes, requested_), page = world_.page;
+      const u64 wanted = std::min({request_.step, left, missing(report_.decision, samples_.back())});
+      const u64 bytes = std::max(page, (wanted + page - 1) / page * page);
+      if (g_signal != 0) return signalled();
+      if (Verdict stop = judge_step(request_, report_.decision, samples_, requested_, bytes)) return stop;
+      const auto next = std::find_if(strikes_.begin(), strikes_.end(), [](int strikes) { return strikes < 3; });
+      if (next == strikes_.end()) return exhausted_;
+      if (request_.phase == "preflight" && observe_engine(request_) != 0)
+        return stop(kGuard, "engine_started", "an engine came alive: memory freed while it loads makes it abort");
+      step(
+          report_.facts.candidates[report_.decision.order[static_cast<size_t>(next - strikes_.begin())]], bytes, *next);
     }
   }
 
  private:
-  [[nodiscard]] Verdict why_exhausted(const Verdict& otherwise) const {
-    const auto& all = result_.mechanisms;
-    const auto denied = [](const Mechanism& one) {
-      return one.error == EPERM || one.error == EACCES || one.error == EROFS;
-    };
-    if (all.empty() && refused_.exit != kMet) return refused_;
-    if (all.empty() || !std::all_of(all.begin(), all.end(), denied)) return otherwise;
-    return {kDenied, "no_permission", "the kernel refused every write -> run as root, or have the leaf delegated"};
-  }
   const Sample& take_sample() {
-    samples_.push_back(observe_sample(world_));
-    samples_.back().released = released_;
+    samples_.push_back(observe_sample(world_, released_));
     // The first stays: it is the start. Of the others only the windows of the guards are needed.
     while (samples_.size() > 2 && samples_.back().at - samples_[2].at > kSlowWindow)
       samples_.erase(samples_.begin() + 1);
-    result_.min_available = std::min(result_.min_available, samples_.back().available);
+    report_.min_available = std::min(report_.min_available, samples_.back()["MemAvailable"]);
     return samples_.back();
-  }
-  // Asked again and again while a child works: only a signal, the deadline or a guard cut it short.
-  bool go_on() {
-    if (g_signal != 0) return false;
-    if (world_.now() - samples_.back().at < 0.1) return true;
-    take_sample();
-    cut_ = judge_guards(request_, samples_, 0);
-    if (samples_.back().at - samples_.front().at >= request_.max_seconds)
-      cut_ = {kTimeout, "deadline", "--max-seconds are over -> raise it, or look why swap is slow"};
-    return cut_.exit == kMet;
-  }
-  // The same folder, process and rules as when we planned? Who owns a part of the tree may have swapped it.
-  Verdict recheck(const Candidate& planned, Fd& dir) {
-    const Candidate now = observe_leaf(world_, scene_.base, planned.cgroup);
-    if (Verdict verdict = judge(now, scene_.facts); verdict.exit != kMet) return verdict;
-    dir = open_beneath(scene_.base, planned.cgroup);
-    struct stat self {};
-    if (!dir || fstat(dir.get(), &self) != 0 || self.st_dev != planned.device || self.st_ino != planned.inode)
-      return {
-          kRefused, "changed", cat("cgroup ", planned.cgroup, " is another one than when we planned -> plan again")};
-    if (planned.pid == 0) return {};
-    const Fd& pidfd = scene_.pidfds[planned.pid];
-    pollfd ended{pidfd.get(), POLLIN, 0};
-    const auto stat = observe_stat(world_.roots, std::to_string(planned.pid));
-    if (stat && stat->start == planned.start && (!pidfd || poll(&ended, 1, 0) == 0)) return {};
-    return {kRefused, "changed", cat("pid ", planned.pid, " is another process than when we planned -> plan again")};
-  }
-  Mechanism& account(const char* name, const string& object) {
-    for (Mechanism& one : result_.mechanisms)
-      if (one.name == name && one.object == object) return one;
-    Mechanism& one = result_.mechanisms.emplace_back();
-    one.name = name, one.object = object;
-    return one;
-  }
-  void reclaim(const Fd& dir, const string& object, u64 bytes, Mechanism& account) {
-    for (;; ++form_) {
-      const bool plain = form_ + 1 == kForms.size();
-      const string text = cat(bytes, plain ? "" : " ", plain ? "" : kForms[form_]);
-      const auto work = [&] {
-        const Fd knob(openat(dir.get(), "memory.reclaim", O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
-        if (!knob || !world_.trusted(knob)) return knob ? EXDEV : errno;
-        return write(knob.get(), text.data(), text.size()) < 0 ? errno : 0;
-      };
-      account.error = world_.effect({"write", object + "/memory.reclaim", text}, work, [&] { return go_on(); });
-      if (account.error != EINVAL) account.form = kForms[form_];
-      if (account.error != EINVAL || plain) return;  // else an older kernel: the next older form
-    }
-  }
-  // Advises the next ranges of a process that hold `bytes`; the budget is what was advised, never MemFree.
-  void page_out(const Candidate& one, u64 bytes, Mechanism& account) {
-    vector<std::pair<u64, u64>> ranges;  // address, length
-    u64 estimate = 0;
-    auto& [offset, vma] = cursor_[one.pid];
-    while (vma < one.vmas.size() && estimate < bytes) {
-      const Vma& now = one.vmas[vma];
-      const double density = static_cast<double>(now.anon) / static_cast<double>(now.length);
-      const auto pages = static_cast<u64>(static_cast<double>(bytes - estimate) / density) / world_.page + 1;
-      const u64 length = std::min({now.length - offset, 64 * kMiB, saturated_mul(pages, world_.page)});
-      ranges.emplace_back(now.start + offset, length);
-      estimate += static_cast<u64>(static_cast<double>(length) * density);
-      offset += length;
-      if (offset >= now.length) offset = 0, ++vma;
-    }
-    account.advised += estimate, account.requested += bytes, ++account.steps;
-    const auto work = [&] {
-      int error = 0;
-      for (const auto& range : ranges)  // an iovec is an address and a length
-        if (syscall(SYS_process_madvise, scene_.pidfds[one.pid].get(), &range, 1UL, MADV_PAGEOUT, 0U) < 0)
-          error = errno;
-      return error;
-    };
-    const Recorded what{"process_madvise", cat("pid:", one.pid), cat(estimate)};
-    account.error = ranges.empty() ? ENODATA : world_.effect(what, work, [&] { return go_on(); });
   }
   // Pages in write-out count as used: wait for them up to 1 s, else we ask for more than is missing. And
   // give the numbers 200 ms to show `wanted`.
-  const Sample& settle(u64 wanted) {
-    const u64 calm = samples_.front().writeback + 4 * kMiB;
-    const auto pending = [&](const Sample& now, int i) {
-      return (now.writeback > calm && i < 50) || (now.available < wanted && i < 10);
-    };
-    for (int i = 0; pending(take_sample(), i) && g_signal == 0; ++i) world_.pause(20);
+  Sample settle(u64 wanted) {
+    const u64 calm = samples_.front()["Writeback"] + 4 * kMiB;
+    for (int i = 0; i < 50 && g_signal == 0; ++i) {
+      const Sample& now = take_sample();
+      if (now["Writeback"] <= calm && (now["MemAvailable"] >= wanted || i >= 10)) break;
+      world_.pause(20);
+    }
     return samples_.back();
   }
-  void step(const Next& next) {
-    const Candidate& one = scene_.facts.candidates[decision_.order[next.index]];
-    Fd dir;
-    if (const Verdict changed = recheck(one, dir); changed.exit != kMet) {
-      result_.warnings.push_back(changed.message);
-      refused_ = changed, done_[next.index] = true;
+  // The same folder, process and rules as when we planned? Who owns a part of the tree may have swapped it.
+  Verdict recheck(const Candidate& planned, const Candidate& now) {
+    if (Verdict problem = judge(now, report_.facts)) return problem;
+    const auto process = observe_process(request_, std::to_string(planned.pid));
+    pollfd ended{planned.pidfd.get(), POLLIN, 0};
+    const bool same = process && process->start == planned.start && poll(&ended, 1, 0) == 0;
+    if (now.device == planned.device && now.inode == planned.inode && (planned.pid == 0 || same)) return {};
+    return stop(kRefused, "changed", now.cgroup, " or its process is another than when we planned -> plan again");
+  }
+  void reclaim(const Candidate& leaf, u64 bytes, Mechanism& account) {
+    constexpr std::array<const char*, 3> kForms{"swappiness=max", "swappiness=200", "plain"};
+    for (;; ++form_) {  // EINVAL: an older kernel, so the next older form
+      const bool plain = form_ + 1 == kForms.size();
+      const string text = plain ? cat(bytes) : cat(bytes, " ", kForms[form_]);
+      account.error = world_.effect("write", leaf.cgroup + "/memory.reclaim", text, [&] {
+        const Fd knob(openat(leaf.dir.get(), "memory.reclaim", O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+        if (!knob || !world_.trusted(knob)) return knob ? EXDEV : errno;
+        return write(knob.get(), text.data(), text.size()) < 0 ? errno : 0;
+      });
+      if (account.error != EINVAL) account.form = kForms[form_];
+      if (account.error != EINVAL || plain) return;
+    }
+  }
+  // Advises the next ranges of a process that hold `bytes`; the budget is what was advised, never MemFree.
+  void page_out(Candidate& one, u64 bytes, Mechanism& account) {
+    vector<std::pair<u64, u64>> ranges;  // as an iovec: address, length
+    u64 advised = 0;
+    while (!one.vmas.empty() && advised < bytes) {
+      Vma& vma = one.vmas.back();
+      const u64 length = std::min(vma.length, 16 * kMiB), held = vma.anon / (vma.length / length);
+      ranges.emplace_back(vma.start, length);
+      advised += held;
+      vma = {vma.start + length, vma.length - length, vma.anon - held, true};
+      if (vma.length == 0) one.vmas.pop_back();
+    }
+    account.advised += advised;
+    account.error = world_.effect("process_madvise", cat("pid:", one.pid), cat(advised), [&] {
+      int error = ranges.empty() ? ENODATA : 0;
+      for (const auto& range : ranges)
+        if (syscall(SYS_process_madvise, one.pidfd.get(), &range, 1UL, MADV_PAGEOUT, 0U) < 0) error = errno;
+      return error;
+    });
+  }
+  void step(Candidate& planned, u64 bytes, int& strikes) {
+    const Candidate now = observe_leaf(world_, planned.cgroup);
+    if (Verdict changed = recheck(planned, now)) {
+      report_.warnings.push_back(changed.message);
+      if (report_.mechanisms.empty()) exhausted_ = changed;
+      strikes = 3;
       return;
     }
-    const auto current = [&] { return parse_limit(text_in("memory.current", dir.get())).value_or(0); };
-    Sample before = take_sample();
-    const u64 held = current(), wanted = before.available + next.bytes;
-    int error = 0;
-    if (one.pid != 0) {
-      Mechanism& advised = account("process_madvise", cat("pid ", one.pid));
-      page_out(one, next.bytes, advised);
-      error = advised.error;
-      const Sample written = settle(0);  // a drain finds nothing clean before, and would write other pages
-      advised.seconds += written.at - before.at, advised.swapped += less(written.swapped_out, before.swapped_out);
-      advised.freed_memfree += gain(written.free, before.free);
-      advised.freed_available += gain(written.available, before.available);
-      before = written;
+    const auto current = [&] { return parse_limit(text_in("memory.current", now.dir.get())).value_or(0); };
+    const Sample start = take_sample();
+    const u64 held = current();
+    Sample before = start;
+    Mechanism& mine = report_.mechanisms[{planned.pid != 0 ? "drain" : "memory.reclaim", planned.cgroup}];
+    mine.error = 0;
+    if (planned.pid != 0) {
+      Mechanism& advised = report_.mechanisms[{"process_madvise", cat("pid ", planned.pid)}];
+      page_out(planned, bytes, advised);
+      before = settle(0);  // a drain finds nothing clean before, and would write other pages
+      advised.add(bytes, start, before);
+      mine.error = advised.error;
     }
-    Mechanism& mine = account(one.pid != 0 ? "drain" : "memory.reclaim", one.cgroup);
-    mine.error = error;
-    if (error == 0) reclaim(dir, one.cgroup, next.bytes, mine);
-    const Sample after = settle(wanted);
-    const u64 given = less(held, current());
-    released_ += given, requested_ += next.bytes, mine.requested += next.bytes, ++mine.steps;
-    mine.seconds += after.at - before.at;
-    mine.freed_memfree += gain(after.free, before.free);
-    mine.freed_available += gain(after.available, before.available);
-    mine.swapped += less(after.swapped_out, before.swapped_out);
-    const bool progress = std::max(given, less(after.available + next.bytes, wanted)) >= next.bytes / 16;
-    strikes_[next.index] = progress ? 0 : strikes_[next.index] + 1;
-    const bool passing = mine.error == 0 || mine.error == EAGAIN || mine.error == EINTR;
-    done_[next.index] = !passing || strikes_[next.index] >= 3;
+    if (mine.error == 0) reclaim(now, bytes, mine);
+    const Sample after = settle(start["MemAvailable"] + bytes);
+    const u64 given = less(held, current()), gained = less(after["MemAvailable"], start["MemAvailable"]);
+    mine.add(bytes, before, after);
+    released_ += given;
+    requested_ += bytes;
+    strikes = std::max(given, gained) >= bytes / 16 ? 0 : strikes + 1;
+    if (mine.error != 0 && mine.error != EAGAIN && mine.error != EINTR) strikes = 3;
+    exhausted_ = stop(kPartial, "exhausted", "all candidates are used up -> name more cgroups");
+    if (mine.error == EPERM || mine.error == EACCES || mine.error == EROFS)
+      exhausted_ =
+          stop(kDenied, "no_permission", "the kernel refused the write -> run as root, or have the leaf delegated");
   }
 
   World& world_;
-  Scene& scene_;
   const Request& request_;
-  const Decision& decision_;
-  Result& result_;
+  Report& report_;
   Samples samples_;
-  vector<bool> done_;  // of decision.order
-  vector<int> strikes_;
-  std::map<int, std::pair<u64, size_t>> cursor_;  // pid -> offset in its VMA, VMA
+  vector<int> strikes_;  // of decision.order; three are the end
   u64 released_ = 0, requested_ = 0;
   size_t form_ = 0;
-  Verdict cut_, refused_;
+  Verdict exhausted_;
 };
 
 // One run at a time, and none while somebody holds the lock (the sidecar, while its engine loads).
@@ -1199,70 +907,39 @@ Verdict take_lock(const Request& request, Fd& lock) {
   const int mode = request.fake ? O_RDONLY : O_RDWR | O_CREAT;
   lock = Fd(open(request.lock.c_str(), mode | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
   if (!lock && request.fake && errno == ENOENT) return {};
-  if (!lock)
-    return {kDenied, "no_lock", cat("lock ", request.lock, ": ", error_text(errno), " -> name another with --lock")};
+  if (!lock) return stop(kDenied, "no_lock", request.lock, ": ", error_text(errno), " -> name another with --lock");
   if (flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return {};
-  return {kRefused, "locked", request.lock + " is held: another run, or an engine that loads -> wait for it"};
+  return stop(kRefused, "locked", request.lock, " is held: another run, or an engine that loads -> wait for it");
 }
-void evict(World& world, Scene& scene, Result& result) {
+void evict(World& world, Report& report) {
   Fd lock;
-  Verdict& verdict = result.verdict = take_lock(result.request, lock);
-  if (verdict.exit != kMet) return;
+  Verdict& verdict = report.verdict = take_lock(world.request, lock);
+  if (verdict) return;
   world.ask("planned");
-  verdict = Evictor(world, scene, result).run();
-  result.last = observe_sample(world, &result.after);
-  const u64 still = missing(result.decision, result.last.available, result.last.free);
+  verdict = Evictor(world, report).run();
+  report.last = observe_sample(world);
+  const u64 still = missing(report.decision, report.last);
   if (verdict.exit == kMet || verdict.exit >= 128) return;
-  if (still > tolerance(result.decision.deficit)) {
-    verdict.message = cat(human(still), " are still missing: ", verdict.message);
-    return;
-  }
-  result.warnings.push_back(verdict.message);
-  verdict = {kMet, "met", "the target is met"};
+  if (still > tolerance(report.decision.deficit))
+    verdict.message = cat(human(still), " still missing: ", verdict.message);
+  else verdict = stop(kMet, "met", "the target is met, nearly: ", verdict.message);
 }
 
 // ---- drop-cache: clean file pages out of the page cache, measured by mincore.
 
-struct Found {
-  vector<std::pair<string, Fd>> files;
-  std::set<std::pair<dev_t, ino_t>> seen;
-  vector<string> skipped;
-  bool denied = false;
-};
-// Only a regular file is ever opened for reading: a device or a pipe would do something.
-void find_file(const string& path, int flags, Found& found) {
-  const Fd at(open(path.c_str(), O_PATH | O_CLOEXEC | flags));
+// Only a regular file is ever opened for reading: a device or a pipe would do something. Links are followed:
+// the folders of Hugging Face are made of them, and to drop clean pages harms nobody.
+void find_file(const string& path, Report& report) {
+  const Fd at(open(path.c_str(), O_PATH | O_CLOEXEC));
   struct stat file {};
-  const auto skip = [&](const string& why) { found.skipped.push_back(cat(path, ": ", why)); };
-  if (!at || fstat(at.get(), &file) != 0) return skip(error_text(errno));
-  if (!S_ISREG(file.st_mode)) return skip("not a regular file");
-  if (!found.seen.emplace(file.st_dev, file.st_ino).second) return;
-  Fd readable(open(cat("/proc/self/fd/", at.get()).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  found.denied = found.denied || !readable;
-  if (!readable) return skip(error_text(errno));
-  found.files.emplace_back(path, std::move(readable));
-}
-string real_path(const string& path) {
-  const std::unique_ptr<char, decltype(&std::free)> real(realpath(path.c_str(), nullptr), std::free);
-  return real ? real.get() : "";
-}
-// A link in a folder is followed within that folder, and from a Hugging Face snapshot to its blobs.
-bool may_follow(const string& root, const string& target) {
-  const size_t snapshots = root.rfind("/snapshots/");
-  return target.starts_with(root + "/") ||
-      (snapshots != string::npos && target.starts_with(root.substr(0, snapshots) + "/blobs/"));
-}
-void find_shards(const string& root, const string& folder, int depth, Found& found) {
-  for (const string& name : names_in(open_folder(folder))) {
-    const string path = cat(folder, "/", name);
-    struct stat at {};
-    if (lstat(path.c_str(), &at) != 0) continue;
-    if (S_ISDIR(at.st_mode) && depth < kMaxDepth) find_shards(root, path, depth + 1, found);
-    if (S_ISDIR(at.st_mode) || !name.ends_with(".safetensors")) continue;
-    const string target = S_ISLNK(at.st_mode) ? real_path(path) : path;
-    if (may_follow(root, target)) find_file(target, O_NOFOLLOW, found);
-    else found.skipped.push_back(path + ": a link out of the folder");
-  }
+  int error = at && fstat(at.get(), &file) == 0 ? 0 : errno;
+  if (error == 0 && !S_ISREG(file.st_mode)) error = EINVAL;
+  Fd readable(error == 0 ? open(cat("/proc/self/fd/", at.get()).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1);
+  if (error == 0 && !readable) error = errno;
+  if (error == 0) report.files.push_back({path, std::move(readable)});
+  else
+    report.warnings.push_back(cat("skipped ", path, ": ", error == EINVAL ? "not a regular file" : error_text(error)));
+  if (error == EACCES) report.verdict = stop(kDenied, "no_permission", path, " -> the right to read is enough");
 }
 // mincore says "all resident" to whoever neither owns nor may write the file: then we do not ask.
 optional<u64> resident(const Fd& fd, u64 page) {
@@ -1279,204 +956,157 @@ optional<u64> resident(const Fd& fd, u64 page) {
   const auto here = std::count_if(pages.begin(), pages.end(), [](unsigned char one) { return (one & 1U) != 0; });
   return ok ? optional(static_cast<u64>(here) * page) : std::nullopt;
 }
-Dropped drop_file(World& world, const Request& request, const string& path, const Fd& file) {
-  Dropped one;
-  struct stat at {};
-  (void)fstat(file.get(), &at);
-  one.path = path, one.size = static_cast<u64>(at.st_size), one.before = one.after = resident(file, world.page);
-  const u64 magic = magic_of(file.get());
-  if (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC) one.why = "a file in memory has no other place";
-  if (!one.why.empty() || request.dry_run) return one;
-  const auto work = [&] {
-    const int error = fdatasync(file.get()) == 0 ? 0 : errno;  // dirty pages cannot be dropped
-    const int refused = posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
-    return error != 0 ? error : refused;
-  };
-  const double end = world.now() + request.max_seconds;
-  one.error = world.effect({"fadvise", path, "DONTNEED"}, work, [&] { return g_signal == 0 && world.now() < end; });
-  one.after = resident(file, world.page);
-  if (one.after.value_or(0) > 0) one.why = "mapped, locked or read by a program";
-  return one;
-}
-Verdict judge_dropped(const vector<Dropped>& files, const Found& found, bool dry_run) {
+Verdict judge_dropped(const Report& report, bool dry_run) {
   u64 before = 0, kept = 0;
   int error = 0;
-  for (const Dropped& one : files) {
-    before += one.before.value_or(0), kept += one.after.value_or(0), error = one.error != 0 ? one.error : error;
+  for (const Dropped& one : report.files) {
+    before += one.before.value_or(0);
+    kept += one.after.value_or(0);
+    error = std::max(error, one.error);
   }
-  const string why = found.skipped.empty() ? "no *.safetensors there" : found.skipped[0];
-  if (g_signal != 0) return {128 + g_signal, "signal", cat("signal ", int{g_signal})};
-  if (files.empty() && found.denied) return {kDenied, "no_permission", why + " -> the right to read is enough"};
-  if (files.empty()) return {kInfeasible, "no_files", why + " -> name files, or folders that hold *.safetensors"};
-  if (dry_run) return {kMet, "measured", human(before) + " are in the page cache"};
-  if (error == EINTR) return {kTimeout, "deadline", "a file was not synced in time -> raise --max-seconds"};
-  if (kept <= before / 100 && error == 0) return {kMet, "dropped", human(less(before, kept)) + " left the page cache"};
-  return {kPartial, "kept", cat(human(kept), " of ", human(before), " stay -> end the programs that map these files")};
+  if (g_signal != 0) return signalled();
+  if (report.files.empty() && report.verdict.exit == kDenied) return report.verdict;
+  if (report.files.empty())
+    return stop(kInfeasible, "no_files", "no file is there -> name files, or folders with *.safetensors");
+  if (dry_run) return stop(kMet, "measured", human(before), " are in the page cache");
+  if (error == EINTR) return stop(kTimeout, "deadline", "a file was not synced in time -> raise --max-seconds");
+  if (kept <= before / 100 && error == 0)
+    return stop(kMet, "dropped", human(less(before, kept)), " left the page cache");
+  return stop(
+      kPartial, "kept", human(kept), " stay: mapped, locked or in memory -> end the programs that map these files");
 }
-void drop_cache(World& world, Result& result) {
-  Found found;
-  for (const string& path : result.request.paths) {
-    const string real = real_path(path);
-    if (open_folder(real)) find_shards(real, real, 0, found);
-    else find_file(path, 0, found);
+void drop_cache(World& world, Report& report) {
+  const Request& request = world.request;
+  std::error_code error;
+  for (const string& path : request.paths) {
+    fs::recursive_directory_iterator at(path, fs::directory_options::skip_permission_denied, error), end;
+    if (error) find_file(path, report);
+    for (; at != end; at.increment(error))
+      if (at->path().extension() == ".safetensors" && !at->is_directory(error)) find_file(at->path(), report);
   }
   Mechanism account;
-  for (const auto& [path, file] : found.files) {
-    if (g_signal != 0) break;
-    const Dropped one = drop_file(world, result.request, path, file);
-    account.requested += one.before.value_or(one.size), account.advised += one.size, ++account.steps;
-    account.error = one.error != 0 ? one.error : account.error;
-    if (!one.before) result.warnings.push_back(path + ": not ours, so its cache cannot be measured");
-    if (!one.why.empty()) result.warnings.push_back(cat(path, ": ", one.why));
-    result.files.push_back(one);
+  for (Dropped& one : report.files) {
+    one.before = one.after = resident(one.file, world.page);
+    if (!one.before) report.warnings.push_back(one.path + ": not ours, so its cache cannot be measured");
+    if (request.dry_run || g_signal != 0) continue;
+    account.error = one.error = world.effect("fadvise", one.path, "DONTNEED", [&] {
+      const int unsynced = fdatasync(one.file.get()) == 0 ? 0 : errno;  // dirty pages cannot be dropped
+      const int refused = posix_fadvise(one.file.get(), 0, 0, POSIX_FADV_DONTNEED);
+      return unsynced != 0 ? unsynced : refused;
+    });
+    one.after = resident(one.file, world.page);
+    account.advised += one.before.value_or(0);
   }
-  for (const string& one : found.skipped) result.warnings.push_back("skipped " + one);
-  result.verdict = judge_dropped(result.files, found, result.request.dry_run);
-  result.last = observe_sample(world, &result.after);
-  account.name = "fadvise", account.object = cat(result.files.size(), " files");
-  account.seconds = result.last.at - result.first.at, account.freed_memfree = gain(result.last.free, result.first.free);
-  account.freed_available = gain(result.last.available, result.first.available);
-  if (!result.request.dry_run && !result.files.empty()) result.mechanisms.push_back(account);
+  report.verdict = judge_dropped(report, request.dry_run);
+  report.last = observe_sample(world);
+  account.add(account.advised, report.facts.now, report.last);
+  if (!request.dry_run && !report.files.empty())
+    report.mechanisms[{"fadvise", cat(report.files.size(), " files")}] = account;
 }
 
 // ---- report.
 
-Raw put_memory(const Keyed& info) {
-  Object memory;
+vector<std::pair<const char*, bool>> self_checks(const Facts& facts) {
+  const auto stat = parse_stat("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0");
+  return {{"parse_stat", stat && stat->parent == 1 && stat->start == 99 && stat->names[0] == "a) b"},
+      {"json", object({{"a\"", "\xff\n"}}).text == R"({"a\"":"\ufffd\u000a"})"},
+      {"read_meminfo", facts.now["MemTotal"] > 0}, {"lineage", !facts.lineage.empty()}};
+}
+Json put_memory(const Sample& sample) {
+  Fields fields;
   for (const char* key : {"MemTotal", "MemFree", "MemAvailable", "Cached", "Shmem", "AnonPages", "SwapTotal",
            "SwapFree", "SwapCached", "Mlocked", "HugePages_Total", "HugePages_Free", "Hugepagesize"})
-    if (info.contains(key)) memory(key, get(info, key));
-  return memory.end();
+    if (sample.values.contains(key)) fields.emplace_back(key, sample[key]);
+  return object(fields);
 }
-Raw put_uma(const Cuda& cuda) {
-  const bool ok = cuda.state == Cuda::kOk;
-  Object attrs;
-  for (size_t i = 0; ok && i < kAttributes.size(); ++i)
-    attrs(kAttributes[i].second, cuda.attrs[i] < 0 ? std::nullopt : optional(cuda.attrs[i]));
-  return Object()("cuda",
-      ok                                ? "ok"
-          : cuda.state == Cuda::kAbsent ? "absent"
-                                        : "error")(
-      "integrated", ok && cuda.attrs[0] >= 0 ? optional(cuda.attrs[0] == 1) : std::nullopt)("error", cuda.error.data())(
-      "device", cuda.device.data())("total", ok ? optional(cuda.total) : std::nullopt)("attrs", attrs.end())
-      .end();
+Json put_uma(const Cuda& cuda) {
+  Fields attributes;
+  for (size_t i = 0; i < cuda.attributes.size(); ++i)
+    attributes.emplace_back(kAttributes[i].second, cuda.attributes[i]);
+  const optional<int> first = cuda.attributes.empty() ? std::nullopt : cuda.attributes[0];
+  return object({{"integrated", first ? optional(*first == 1) : std::nullopt}, {"cuda", cuda.state},
+      {"error", cuda.error}, {"total", cuda.total}, {"attrs", object(attributes)}});
 }
-Raw put_swap(const SwapArea& area) {
-  return Object()("dev", area.dev)("type", area.type)("size", area.size)("used", area.used)(
-      "rotational", area.rotational)("zram", area.zram)("network", area.network)
-      .end();
+Json put_swap(const SwapArea& area) {
+  return object({{"dev", area.dev}, {"type", area.type}, {"size", area.size}, {"used", area.used},
+      {"rotational", area.rotational}, {"zram", area.zram}});
 }
-Raw put_candidate(const Candidate& one, const Facts& facts) {
-  const Verdict verdict = judge(one, facts);
-  return Object()("cgroup", one.cgroup)("pid", one.pid == 0 ? std::nullopt : optional(one.pid))(
-      "usable", verdict.exit == kMet)("reason", verdict.reason)("message", verdict.message)(
-      "evictable", one.evictable())("inactive_anon", one.inactive_anon)("active_anon", one.active_anon)(
-      "unevictable", one.unevictable)("swap_room", one.swap_room)("processes", one.processes.size())
-      .end();
+Json put_mechanism(const std::pair<const std::pair<string, string>, Mechanism>& one) {
+  const Mechanism& it = one.second;
+  return object({{"name", one.first.first}, {"object", one.first.second}, {"reclaim_form", it.form},
+      {"requested", it.requested}, {"advised", it.advised}, {"freed_memfree", it.freed_memfree},
+      {"swapped", it.swapped}, {"steps", it.steps}, {"errno", it.error}, {"seconds", it.seconds}});
 }
-Raw put_mechanism(const Mechanism& one) {
-  return Object()("name", one.name)("object", one.object)("reclaim_form", one.form)("requested", one.requested)(
-      "advised", one.advised)("freed_memfree", one.freed_memfree)("freed_available", one.freed_available)(
-      "swapped", one.swapped)("steps", one.steps)("errno", one.error)("seconds", one.seconds)
-      .end();
+Json put_file(const Dropped& one) {
+  return object({{"path", one.path}, {"cached_before", one.before}, {"cached_after", one.after},
+      {"not_droppable", one.after.value_or(0)}, {"errno", one.error}});
 }
-Raw put_file(const Dropped& one) {
-  return Object()("path", one.path)("size", one.size)("cached_before", one.before)("cached_after", one.after)(
-      "not_droppable", one.why.empty() ? 0 : one.after.value_or(0))("why", one.why)("errno", one.error)
-      .end();
+Json put_guards(const Report& report) {
+  const Sample &first = report.facts.now, &last = report.last;
+  const auto more = [&](const char* key) { return less(last[key], first[key]); };
+  return object({{"psi_full_ms", more("full") / 1000}, {"psi_some_ms", more("some") / 1000}, {"pswpin", more("pswpin")},
+      {"pswpout", more("pswpout")}, {"min_available", std::min(report.min_available, last["MemAvailable"])}});
 }
-Raw put_guards(const Result& result) {
-  const Sample &first = result.first, &last = result.last;
-  return Object()("psi_full_ms", less(last.psi_full_us, first.psi_full_us) / 1000)("psi_some_ms",
-      less(last.psi_some_us, first.psi_some_us) / 1000)("pswpin", less(last.swapped_in, first.swapped_in))("pswpout",
-      less(last.swapped_out, first.swapped_out))("min_available", std::min(result.min_available, last.available))
-      .end();
-}
-using Checks = vector<std::pair<const char*, bool>>;
-Checks self_checks(const Facts& facts) {
-  const auto stat = parse_stat("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0");
-  const auto swaps = parse_swaps("Filename Type Size Used Priority\n/dev/zram0 partition 8 4 -2\n");
-  return {{"parse_size", parse_size("1.5GiB") == 3 * kGiB / 2 && !parse_size("1.GB") && !parse_size("99999999999G")},
-      {"parse_meminfo", get(parse_keyed("MemTotal:  2 kB\nx y\n"), "MemTotal") == 2048},
-      {"parse_pressure", parse_psi("full avg10=0.00 avg60=0.00 avg300=0.00 total=5").full_us == 5},
-      {"parse_stat", stat && stat->ppid == 1 && stat->start == 99 && stat->comm == "a) b"},
-      {"parse_swaps", swaps.size() == 1 && swaps[0].zram && swaps[0].used == 4096},
-      {"json", Object()("a\"", "\xff\n").end().text == R"({"a\"":"\ufffd\u000a"})"},
-      {"read_meminfo", get(facts.info, "MemTotal") > 0}, {"lineage", !facts.lineage.empty()}};
-}
-void put_selftest(Object& report, const Result& result) {
-  const Facts& facts = result.facts;
-  Object checks;
-  for (const auto& [name, good] : self_checks(facts)) checks(name, good);
-  const auto usable = std::count_if(facts.candidates.begin(), facts.candidates.end(),
-      [&](const Candidate& one) { return judge(one, facts).exit == kMet; });
-  report("checks", checks.end())("possible",
-      Object()("drop_cache", true)("reclaim", usable > 0)("usable_cgroups", usable)("pid", facts.host_root)(
-          "swap", usable_swap(facts.swaps, result.request) > 0)("cuda", facts.cuda.state == Cuda::kOk)
-          .end());
-}
-int finish(const Result& result, const vector<Recorded>& recorded, double seconds) {
-  const Request& request = result.request;
-  const Decision& decision = result.decision;
-  const Keyed &before = result.facts.info, &after = result.after.empty() ? before : result.after;
-  Object delta, report;
-  for (const char* key : {"MemFree", "MemAvailable", "Cached", "SwapFree", "SwapCached"})
-    delta(key, gain(get(after, key), get(before, key)));
-  const auto met = [&](const optional<u64>& want, const char* key) {
-    return want ? optional(get(after, key) + tolerance(decision.deficit) >= *want) : std::nullopt;
+int finish(const World& world, const Report& report, double seconds) {
+  const Request& request = world.request;
+  const Decision& decision = report.decision;
+  const Facts& facts = report.facts;
+  const auto put_candidate = [&](const Candidate& one) {
+    const Verdict problem = judge(one, facts);
+    return object({{"cgroup", one.cgroup}, {"pid", one.pid}, {"usable", !problem}, {"reason", problem.reason},
+        {"evictable", one.evictable()}});
   };
-  report("schema", "force_swap/1")("cmd", request.cmd);
-  report("dry_run", request.cmd == "drop-cache" ? request.dry_run : !request.apply)("uma", put_uma(result.facts.cuda));
-  report("target",
-      Object()("available", decision.want_available)("free", decision.want_free)("deficit", decision.deficit).end());
-  report("before", put_memory(before))("after", put_memory(after))("delta", delta.end());
-  report("swap", list(result.facts.swaps, put_swap))("cgroup", result.facts.cgroup);
-  report("candidates",
-      list(result.facts.candidates, [&](const Candidate& one) { return put_candidate(one, result.facts); }));
-  report("mechanisms", list(result.mechanisms, put_mechanism))("guards", put_guards(result));
-  if (request.cmd == "drop-cache") report("files", list(result.files, put_file));
-  if (request.cmd == "selftest") put_selftest(report, result);
-  report("recorded", list(recorded, [](const Recorded& one) {
-    return Object()("op", one.op)("object", one.object)("text", one.text).end();
-  }));
-  report("stop_reason", result.verdict.reason)("message", result.verdict.message);
-  report("met",
-      Object()("available", met(decision.want_available, "MemAvailable"))("free", met(decision.want_free, "MemFree"))
-          .end());
-  report("elapsed_s", seconds)("warnings", list(result.warnings, [](const string& one) { return one; }));
-  report("exit_code", result.verdict.exit);
-  for (const string& warning : result.warnings)
-    (void)std::fprintf(stderr, "force_swap: warning: %s\n", warning.c_str());
-  (void)std::fprintf(stderr, "force_swap: %s\n", result.verdict.message.c_str());
-  const string line = report.end().text + "\n";
-  const bool ok = std::fwrite(line.data(), 1, line.size(), stdout) == line.size() && std::fflush(stdout) == 0;
-  return ok ? result.verdict.exit : kInternal;
+  const auto met = [&](const optional<u64>& want, const char* key) {
+    return want ? optional(report.last[key] + tolerance(decision.deficit) >= *want) : std::nullopt;
+  };
+  Fields delta, checks;
+  for (const char* key : {"MemFree", "MemAvailable", "Cached", "SwapFree", "SwapCached"})
+    delta.emplace_back(key, gain(report.last[key], facts.now[key]));
+  for (const auto& [name, good] : self_checks(facts)) checks.emplace_back(name, good);
+  const bool dry_run = request.cmd == "drop-cache" ? request.dry_run : !request.apply;
+  const Json target =
+      object({{"available", decision.want_available}, {"free", decision.want_free}, {"deficit", decision.deficit}});
+  const Json reached = object(
+      {{"available", met(decision.want_available, "MemAvailable")}, {"free", met(decision.want_free, "MemFree")}});
+  const Json out = object({{"schema", "force_swap/1"}, {"cmd", request.cmd}, {"dry_run", dry_run},
+      {"uma", put_uma(facts.cuda)}, {"target", target}, {"before", put_memory(facts.now)},
+      {"after", put_memory(report.last)}, {"delta", object(delta)}, {"swap", list(facts.swaps, put_swap)},
+      {"cgroup", facts.cgroup}, {"host_root", facts.host_root}, {"candidates", list(facts.candidates, put_candidate)},
+      {"mechanisms", list(report.mechanisms, put_mechanism)}, {"guards", put_guards(report)},
+      {"files", list(report.files, put_file)}, {"checks", object(checks)}, {"recorded", list(world.recorded)},
+      {"stop_reason", report.verdict.reason}, {"message", report.verdict.message}, {"met", reached},
+      {"elapsed_s", seconds}, {"warnings", list(report.warnings)}, {"exit_code", report.verdict.exit}});
+  for (const string& warning : report.warnings) std::cerr << "force_swap: warning: " << warning << "\n";
+  std::cerr << "force_swap: " << report.verdict.message << std::endl;
+  std::cout << out.text << std::endl;
+  return std::cout ? report.verdict.exit : kInternal;
 }
 int run(const Request& request) {
   World world(request);
-  Result result;
-  result.request = request;
+  Report report;
   const double start = monotonic();
-  Scene scene = observe(world, request);
-  result.first = result.last = observe_sample(world);
-  const Facts& facts = result.facts = scene.facts;
-  const auto checks = self_checks(facts);
-  Verdict& verdict = result.verdict;
-  verdict = {kMet, "observed", "MemAvailable is " + human(get(facts.info, "MemAvailable"))};
-  if (!facts.info.contains("MemTotal") || !facts.info.contains("MemAvailable")) {
-    verdict = {kInternal, "no_meminfo", cat("cannot read MemTotal and MemAvailable in ", request.proc, "/meminfo")};
+  report.facts = observe(world);
+  const Facts& facts = report.facts;
+  report.last = facts.now;
+  Verdict& verdict = report.verdict;
+  verdict = stop(kMet, "observed", "MemAvailable is ", human(facts.now["MemAvailable"]));
+  if (!facts.now.values.contains("MemTotal") || !facts.now.values.contains("MemAvailable")) {
+    verdict = stop(kInternal, "no_meminfo", "cannot read ", request.proc_root, "/meminfo");
   } else if (request.cmd == "drop-cache") {
-    drop_cache(world, result);
+    drop_cache(world, report);
   } else if (request.cmd == "plan" || request.cmd == "evict") {
-    verdict = result.decision = decide(request, facts);
-    result.warnings = result.decision.warnings;
-    if (request.apply && verdict.reason == "feasible") evict(world, scene, result);
-  } else if (request.cmd == "selftest" &&
-      !std::all_of(checks.begin(), checks.end(), [](auto& one) { return one.second; })) {
-    verdict = {kInternal, "selftest", "a self check failed -> see checks in the report"};
+    report.decision = decide(request, facts);
+    verdict = report.decision.verdict;
+    report.warnings = report.decision.warnings;
+    if (request.apply && verdict.reason == "feasible") evict(world, report);
+  } else if (request.cmd == "selftest") {
+    for (const auto& [name, good] : self_checks(facts))
+      if (!good) verdict = stop(kInternal, "selftest", name, " failed -> see checks in the report");
   }
-  if (g_signal != 0 && result.mechanisms.empty()) verdict = {128 + g_signal, "signal", cat("signal ", int{g_signal})};
-  return finish(result, world.recorded, monotonic() - start);
+  if (world.stuck != 0)
+    report.warnings.push_back(cat("pid ", world.stuck, " was killed, but the kernel is still at it"));
+  if (g_signal != 0 && report.mechanisms.empty()) verdict = signalled();
+  return finish(world, report, monotonic() - start);
 }
 
 // ---- command line.
@@ -1486,162 +1116,132 @@ constexpr const char* kHelp = R"(force_swap: make room for pinned GPU memory on 
 CUDA pages are pinned and cannot be swapped. force_swap makes room for them: it pushes OTHER cold
 pages out to swap (memory.reclaim of leaf cgroups that you name) and drops clean file cache.
 
-usage: force_swap probe | plan | evict | drop-cache PATH... | selftest  [flags]
+  probe       memory, swap, CUDA attributes; changes nothing
+  plan        what evict would do, and why not
+  evict       a dry run; with --apply it pages out until the target is met
+  drop-cache  drops files from the page cache, at once: nothing is lost. A folder means its *.safetensors.
+              Pages that a program maps stay, and are reported.
+  selftest    checks this program
 
-  probe       what this machine has: memory, swap, CUDA attributes. Changes nothing.
-  plan        what evict would do, and why not; without --cgroup it judges every leaf cgroup.
-  evict       a dry run; with --apply it pages out until the target is met. Needs --cgroup or --pid.
-  drop-cache  drops files from the page cache, at once and without --apply: nothing is lost.
-              A folder means its *.safetensors, at any depth. --dry-run only measures.
-              Pages that a program maps cannot be dropped, and are reported.
-  selftest    checks this program, and says what would be possible here.
+It cannot: swap CUDA memory, add swap, change sysctls, kill, or touch the engine, the sidecar, sshd,
+systemd, dbus or itself. There is no global reclaim and no balloon: both stall the machine.
+stdout is one JSON object (force_swap/1), stderr is for people. Sizes: 4G, 512MiB, bytes.
 
-It cannot: swap CUDA memory, add swap, change sysctls, kill, or touch the engine, the sidecar,
-sshd, systemd, dbus or itself. There is no global reclaim and no balloon: both stall the machine.
-stdout is one JSON object (force_swap/1), stderr is for people. Sizes: 4G, 512MiB, 1.5GB, bytes.
-)";
-constexpr const char* kTail = R"(
 examples:
-  force_swap plan --util 0.9
-  force_swap evict --target-available 104G --cgroup user.slice --cgroup system.slice/gdm.service
-  force_swap evict --target-available 104G --cgroup user.slice --apply
+  force_swap plan --util 0.9 --cgroup system.slice/gdm.service
+  force_swap evict --target-available 104G --cgroup system.slice/gdm.service --apply
   force_swap drop-cache /models/MiniMax-M2.7
 
 exit codes: 0 met, or a feasible dry run   2 usage        3 refused by a safety rule
             4 cannot be reached            5 partly       6 stopped by a guard
             7 --max-seconds are over       8 no permission, or the kernel cannot
             9 internal                     129, 130, 143  signal; the JSON is still written
-)";
 
+flags:
+)";
 using R = Request;
-using V = string_view;
-template <auto Member>
-bool size(R& request, V text) {
-  const auto bytes = parse_size(text);
-  request.*Member = bytes.value_or(0);
-  return bytes.has_value();
-}
-template <auto Member, int Most>
-bool number(R& request, V text) {
-  const auto value = parse_decimal(text, text);
-  request.*Member = value.value_or(0);
-  return value && text.empty() && *value <= Most;
-}
-bool pid(V text, int& value) { return read_all(text, value) && value > 1; }
-template <auto Member>
-bool word(R& request, V text) {
-  return request.*Member = text, !text.empty();
-}
-template <auto Member>
-bool words(R& request, V text) {
-  return (request.*Member).emplace_back(text), !text.empty();
-}
-template <auto Member>
-bool yes(R& request, V /*none*/) {
-  return request.*Member = true;
-}
-template <auto Member, bool Fake>
-bool root(R& request, V text) {
-  request.fake = request.fake || Fake;
-  return word<Member>(request, text.substr(0, std::max<size_t>(text.find_last_not_of('/') + 1, 1)));
-}
+using Member = std::variant<bool R::*, string R::*, u64 R::*, double R::*, int R::*, vector<string> R::*,
+    vector<int> R::*, optional<u64> R::*, optional<double> R::*>;
 struct Flag {
-  const char *name, *value, *commands, *help;  // commands: p plan, e evict, d drop-cache, a all
-  bool (*set)(Request&, string_view);
+  const char *name, *value, *commands;  // commands: p plan and evict, e evict, d drop-cache, "" all
+  Member member;
+  const char* help;  // with the default
 };
-constexpr std::array kFlags{
-    Flag{"--target-available", "SIZE", "pe", "MemAvailable to reach: what vLLM asks for", size<&R::target_available>},
-    Flag{"--util", "U", "pe", "or: ceil(U * --total) + --init-overhead", number<&R::util, 1>},
-    Flag{"--total", "SIZE", "pe", "GPU memory, or auto (default): asked of CUDA, else MemTotal",
-        [](R& r, V v) { return v == "auto" || size<&R::total>(r, v); }},
-    Flag{"--init-overhead", "SIZE", "pe", "what a start takes before it looks (2G)", size<&R::init_overhead>},
-    Flag{"--target-free", "SIZE", "pe", "MemFree to reach: what the driver sees", size<&R::target_free>},
-    Flag{"--cgroup", "NAME", "pe", "a leaf cgroup, or a parent of leaves; again for more", words<&R::cgroups>},
-    Flag{"--exclude-cgroup", "NAME", "pe", "leave this one out; again for more", words<&R::excluded>},
-    Flag{"--pid", "PID", "pe", "page out one process, and drain its cgroup (root on the host)",
-        [](R& r, V v) { return pid(v, r.pids.emplace_back()); }},
-    Flag{"--apply", "", "e", "do it", yes<&R::apply>},
-    Flag{"--dry-run", "", "ed", "only measure", yes<&R::dry_run>},
-    Flag{"--phase", "preflight|ready", "pe", "preflight (default): no engine may be alive",
-        [](R& r, V v) {
-          return word<&R::phase>(r, v) && is_one_of(v, {"preflight", "ready"});
-        }},
-    Flag{"--engine-pid", "PID", "pe", "the engine: never touched", [](R& r, V v) { return pid(v, r.engine_pid); }},
-    Flag{"--engine-unit", "NAME", "pe", "its unit: never touched", word<&R::engine_unit>},
-    Flag{"--reserve", "SIZE", "pe", "MemAvailable that must stay (4G)", size<&R::reserve>},
-    Flag{"--swap-reserve", "SIZE", "pe", "free swap that must stay (2G)", size<&R::swap_reserve>},
-    Flag{"--step", "SIZE", "pe", "one request to the kernel (64M); also what may follow a signal",
-        [](R& r, V v) { return size<&R::step>(r, v) && r.step >= 65536; }},
-    Flag{"--max-bytes", "SIZE", "pe", "all requests together (16G)", size<&R::max_bytes>},
-    Flag{"--max-seconds", "N", "ped", "deadline (120)", number<&R::max_seconds, 86400>},
-    Flag{"--psi-full", "PERCENT", "pe", "stop when all tasks stall longer (10)", number<&R::psi_full, 100>},
-    Flag{"--swapin-mbs", "N", "pe", "stop when pages come back faster, MiB/s (50)", number<&R::swapin_mbs, 1000000>},
-    Flag{"--allow-zram", "", "pe", "zram counts as swap", yes<&R::allow_zram>},
-    Flag{
-        "--allow-slow-swap", "", "pe", "rotating disks and networks too; no slow-swap guard", yes<&R::allow_slow_swap>},
-    Flag{"--lock", "FILE", "e", "held while it acts (/run/force_swap.lock)", word<&R::lock>},
-    Flag{"--cgroup-base", "DIR", "a", "where the cgroups are (/sys/fs/cgroup)", root<&R::cgroup, false>},
-    Flag{"--proc-root", "DIR", "a", "a fake /proc: nothing is written, only recorded", root<&R::proc, true>},
-    Flag{"--sys-root", "DIR", "a", "a fake /sys, likewise", root<&R::sys, true>},
-    Flag{"--cgroup-root", "DIR", "a", "a fake cgroup tree, likewise", root<&R::cgroup, true>},
-    Flag{"--json", "", "a", "accepted: the output is always JSON", yes<&R::json>},
-};
-bool known_command(string_view cmd) { return is_one_of(cmd, {"probe", "plan", "evict", "drop-cache", "selftest"}); }
-bool takes(const string& cmd, string_view commands) {
-  const bool first = is_one_of(cmd, {"plan", "evict", "drop-cache"}) && commands.find(cmd[0]) != V::npos;
-  return first || commands == "a" || cmd.empty();
+constexpr auto kFlags = std::to_array<Flag>({
+    {"--target-available", "SIZE", "p", &R::target_available, "MemAvailable to reach: what vLLM asks for"},
+    {"--util", "U", "p", &R::util, "or: ceil(U * --total) + --init-overhead"},
+    {"--total", "SIZE", "p", &R::total, "GPU memory (auto: asked of CUDA, else MemTotal)"},
+    {"--init-overhead", "SIZE", "p", &R::init_overhead, "what a start takes before it looks (2G)"},
+    {"--target-free", "SIZE", "p", &R::target_free, "MemFree to reach: what the driver sees"},
+    {"--cgroup", "NAME", "p", &R::cgroups, "a leaf cgroup; again for more"},
+    {"--exclude-cgroup", "NAME", "p", &R::excluded, "not this one; again for more"},
+    {"--pid", "PID", "p", &R::pids, "page out one process, and drain its cgroup (root on the host)"},
+    {"--apply", "", "e", &R::apply, "do it"},
+    {"--dry-run", "", "ed", &R::dry_run, "only measure"},
+    {"--phase", "NAME", "p", &R::phase, "preflight (default): no engine may be alive; or ready"},
+    {"--engine-pid", "PID", "p", &R::engine_pid, "the engine: never touched"},
+    {"--engine-unit", "NAME", "p", &R::engine_unit, "its unit: never touched"},
+    {"--reserve", "SIZE", "p", &R::reserve, "MemAvailable that must stay (4G)"},
+    {"--swap-reserve", "SIZE", "p", &R::swap_reserve, "free swap that must stay (2G)"},
+    {"--step", "SIZE", "p", &R::step, "one request to the kernel (64M); also what may follow a signal"},
+    {"--max-bytes", "SIZE", "p", &R::max_bytes, "all requests together (16G)"},
+    {"--max-seconds", "N", "pd", &R::max_seconds, "deadline (120)"},
+    {"--psi-full", "PERCENT", "p", &R::psi_full, "stop when all tasks stall longer (10)"},
+    {"--swapin-mbs", "N", "p", &R::swapin_mbs, "stop when pages come back faster, MiB/s (50)"},
+    {"--allow-zram", "", "p", &R::allow_zram, "zram counts as swap"},
+    {"--allow-slow-swap", "", "p", &R::allow_slow_swap, "rotating disks and networks too; no slow-swap guard"},
+    {"--lock", "FILE", "e", &R::lock, "held while it acts (/run/force_swap.lock)"},
+    {"--cgroup-base", "DIR", "", &R::cgroup_base, "where the cgroups are (/sys/fs/cgroup)"},
+    {"--proc-root", "DIR", "", &R::proc_root, "a fake /proc: nothing is written, only recorded"},
+    {"--sys-root", "DIR", "", &R::sys_root, "a fake /sys, likewise"},
+    {"--cgroup-root", "DIR", "", &R::cgroup_root, "a fake cgroup tree, likewise"},
+    {"--json", "", "", &R::json, "accepted: the output is always JSON"},
+});
+// Is the flag one of this command? "" is every command.
+bool takes(string_view cmd, string_view commands) {
+  const char* letters = cmd == "plan" ? "p" : cmd == "evict" ? "pe" : cmd == "drop-cache" ? "d" : "";
+  return cmd.empty() || commands.empty() || commands.find_first_of(letters) != string_view::npos;
 }
-int help(const string& cmd) {
-  string text = cat(kHelp, "\nflags", cmd.empty() ? "" : " of ", cmd, ":\n");
-  for (const Flag& flag : kFlags) {
-    const string name = cat(flag.name, " ", flag.value);
-    if (takes(cmd, flag.commands)) text += cat("  ", name, string(less(33, name.size()), ' '), flag.help, "\n");
+template <class T>
+bool store(T& field, string_view text) {
+  if constexpr (std::is_same_v<T, bool>) return field = true;
+  else if constexpr (std::is_same_v<T, string>) return field = text, !text.empty();
+  else if constexpr (requires { field.emplace_back(); }) return store(field.emplace_back(), text);
+  else if constexpr (requires { field.has_value(); }) return text == "auto" || store(field.emplace(), text);
+  else {
+    const auto value = parse_number(text, std::is_same_v<T, u64>);
+    field = static_cast<T>(std::min(value.value_or(0), std::is_same_v<T, int> ? 0x1p30 : 0x1p62));
+    return value.has_value();
   }
-  text += kTail;
-  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() ? kMet : kInternal;
 }
 // What is wrong with the command line, or "".
 string parse_flag(Request& request, const vector<string>& all, size_t& at) {
-  const size_t equals = std::min(all[at].find('='), all[at].size());
+  const size_t equals = all[at].find('=');
   const string name = all[at].substr(0, equals);
   const auto* flag = std::find_if(kFlags.begin(), kFlags.end(), [&](const Flag& one) { return name == one.name; });
   if (flag == kFlags.end()) return "unknown flag " + name;
   if (!takes(request.cmd, flag->commands)) return cat(name, " says nothing to ", request.cmd);
-  const bool bare = equals == all[at].size(), wanted = *flag->value != '\0';
+  const bool bare = equals == string::npos, wanted = *flag->value != '\0';
   if (!wanted && !bare) return name + " takes no value";
   if (wanted && bare && at + 1 == all.size()) return cat(name, " needs a value: ", flag->value);
-  const string value = !wanted ? "" : bare ? all[++at] : all[at].substr(equals + 1);
-  return flag->set(request, value) ? "" : cat(name, ": \"", value, "\" is no ", flag->value);
+  const string value = !bare ? all[at].substr(equals + 1) : wanted ? all[++at] : "";
+  const bool good = std::visit([&](auto member) { return store(request.*member, value); }, flag->member);
+  return good ? "" : cat(name, ": \"", value, "\" is no ", flag->value);
 }
 string parse_words(Request& request, const vector<string>& all) {
-  request.cmd = all.empty() ? "" : all[0];
-  if (!known_command(request.cmd)) return all.empty() ? "no command" : "unknown command " + request.cmd;
+  if (all.empty()) return "no command";
+  request.cmd = all[0];
+  if (!is_one_of(request.cmd, {"probe", "plan", "evict", "drop-cache", "selftest"}))
+    return "unknown command " + request.cmd;
   for (size_t i = 1; i < all.size(); ++i) {
     const bool flag = all[i].starts_with("--");
     if (!flag && request.cmd != "drop-cache") return "unexpected word " + all[i];
     if (!flag) request.paths.push_back(all[i]);
     else if (string wrong = parse_flag(request, all, i); !wrong.empty()) return wrong;
   }
-  if (request.cmd == "drop-cache") return request.paths.empty() ? "drop-cache needs a PATH" : "";
+  request.fake = !(request.proc_root + request.sys_root + request.cgroup_root).empty();
+  if (request.proc_root.empty()) request.proc_root = "/proc";
+  if (request.sys_root.empty()) request.sys_root = "/sys";
+  if (!request.cgroup_root.empty()) request.cgroup_base = request.cgroup_root;
+  if (request.cmd == "drop-cache" && request.paths.empty()) return "drop-cache needs a PATH";
   if (request.cmd != "plan" && request.cmd != "evict") return "";
+  if (request.util.value_or(0) > 1) return "--util is a share: at most 1";
   if (request.util && request.target_available) return "--util and --target-available: give one of them";
   if (!request.util && !request.target_available && !request.target_free)
     return "no target: give --target-available SIZE, --util U or --target-free SIZE";
   if (request.apply && request.dry_run) return "--apply and --dry-run: give one of them";
-  if (request.cmd == "evict" && request.cgroups.empty() && request.pids.empty())
-    return "evict needs --cgroup NAME or --pid PID; force_swap plan lists the candidates";
-  const auto is_root = [&](const string& name) { return beneath(request, name).empty(); };
+  if (!is_one_of(request.phase, {"preflight", "ready"})) return "--phase is preflight or ready";
+  if (request.step < 65536) return "--step is at least 64 KiB";
+  const auto is_root = [&](const string& name) { return split(name, "/").empty(); };
   const bool global = std::any_of(request.cgroups.begin(), request.cgroups.end(), is_root);
   return global ? "--cgroup / is the root: there is no global reclaim" : "";
 }
-int run_command_line(const vector<string>& all) {
-  const auto asks = [](const string& word) { return word == "--help" || word == "-h"; };
-  if (std::any_of(all.begin(), all.end(), asks)) return help(known_command(all[0]) ? all[0] : "");
-  Result result;
-  const string wrong = parse_words(result.request, all);
-  if (wrong.empty()) return run(result.request);
-  result.verdict = {kUsage, "usage", wrong + " -> force_swap --help"};
-  return finish(result, {}, 0);
+int help(const string& cmd) {
+  std::cout << kHelp;
+  for (const Flag& flag : kFlags)
+    if (takes(cmd, flag.commands))
+      std::cout << "  " << std::left << std::setw(26) << cat(flag.name, " ", flag.value) << flag.help << "\n";
+  return std::cout.flush() ? kMet : kInternal;
 }
 
 }  // namespace
@@ -1650,8 +1250,18 @@ int run_command_line(const vector<string>& all) {
 int main(int argc, char** argv) {
   struct sigaction action {};
   action.sa_handler = [](int number) { g_signal = number; };  // no SA_RESTART: a blocked call returns
+  action.sa_flags = SA_RESETHAND;                             // a second one ends us at once
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) (void)sigaction(number, &action, nullptr);
   (void)std::signal(SIGPIPE, SIG_IGN);
-  return run_command_line({argv + 1, argv + argc});
+  (void)std::signal(SIGCHLD, SIG_DFL);
+  const vector<string> all(argv + 1, argv + argc);
+  const auto asks = [](const string& word) { return word == "--help" || word == "-h"; };
+  if (std::any_of(all.begin(), all.end(), asks)) return help(all[0].starts_with("-") ? "" : all[0]);
+  Request request;
+  const string wrong = parse_words(request, all);
+  if (wrong.empty()) return run(request);
+  Report report;
+  report.verdict = stop(kUsage, "usage", wrong, " -> force_swap --help");
+  return finish(World(request), report, 0);
 }
 #endif

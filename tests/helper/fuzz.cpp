@@ -8,18 +8,19 @@ void require(bool law) {
 void deciding(string_view text) {
   Request request;
   Facts facts;
-  facts.info = parse_keyed(text);
+  facts.now.values = parse_keyed(text);
   facts.swaps = parse_swaps(text);
   Candidate one;
   one.cgroup = string(text.substr(0, 64));
   one.vmas = parse_smaps(text);
-  one.inactive_anon = get(facts.info, "inactive_anon");
+  one.stat = parse_keyed(text);
   one.swap_room = parse_limit(text);
-  facts.candidates.push_back(one);
-  request.target_available = get(facts.info, "target");
+  facts.candidates.push_back(std::move(one));
+  request.target_available = facts.now["target"];
   const Decision decision = decide(request, facts);
-  require(decision.reason != "feasible" || !decision.order.empty());
-  require(!decision.reason.empty() && (decision.exit == kMet || !decision.message.empty()));
+  const Verdict& verdict = decision.verdict;
+  require(verdict.reason != "feasible" || !decision.order.empty());
+  require(!verdict.reason.empty() && (verdict.exit == kMet || !verdict.message.empty()));
 }
 void command_line(string_view text) {
   vector<string> words;
@@ -29,23 +30,20 @@ void command_line(string_view text) {
   require(!wrong.empty() || !request.cmd.empty());
 }
 void report(string_view text) {
-  const string out = Object()(text, text).end().text;
+  const string out = object({{"text", text}}).text;
   for (const char c : out) require(static_cast<unsigned char>(c) >= 0x20);
   for (size_t i = 0; i < out.size(); i += utf8_length(out, i)) require(utf8_length(out, i) > 0);
 }
 void numbers(string_view text) {
-  const auto size = parse_size(text);
-  require(!size || !text.empty());
-  string_view rest;
-  (void)parse_decimal(text, rest);
+  const auto size = parse_number(text, true);
+  require(!size || (!text.empty() && *size >= 0));
   (void)parse_limit(text);
-  (void)parse_cgroup_line(text);
-  for (const int pid : parse_pids(text)) require(pid >= 0);
+  (void)parse_cgroup(text);
+  require(parse_pid(text).value_or(0) >= 0);
 }
 void machine(string_view text) {
-  (void)parse_psi(text);
   for (const SwapArea& area : parse_swaps(text)) require(area.used <= area.size);
-  if (const auto stat = parse_stat(text)) require(stat->pid >= 0 && stat->ppid >= 0);
+  if (const auto stat = parse_stat(text)) require(stat->pid >= 0 && stat->parent >= 0);
   for (const Vma& vma : parse_smaps(text)) require(vma.movable && vma.length > 0);
   (void)parse_keyed(text);
 }

@@ -156,6 +156,7 @@ class Machine:
             parent = "/".join(parts[:i])
             if parent not in self.groups:
                 self.put(f"cgroup/{parent}/memory.current", "0\n")
+                self.put(f"cgroup/{parent}/cgroup.events", "populated 1\nfrozen 0\n")
         limit = "max" if group.swap_max is None else str(group.swap_max)
         files = {
             "memory.current": f"{group.current}\n",
@@ -163,6 +164,7 @@ class Machine:
             "memory.swap.max": f"{limit}\n",
             "memory.stat": f"anon {group.current}\ninactive_anon {group.inactive}\n"
             f"active_anon {group.active}\nunevictable {group.unevictable}\n",
+            "cgroup.events": f"populated {int(bool(group.pids))}\nfrozen 0\n",
             "cgroup.procs": "".join(f"{pid}\n" for pid in group.pids),
             **({"memory.reclaim": ""} if group.reclaim else {}),
             **group.extra,

@@ -53,7 +53,7 @@ def _with_engine(machine: Machine) -> None:
 
 
 def _quiet_engine(machine: Machine) -> None:
-    machine.procs[ENGINE_PID] = Proc("python3", ("python3", "server.py"))
+    machine.procs[ENGINE_PID] = Proc("python3", ("python3", "server.py"), cgroup=f"/{ENGINE}")
     machine.groups[ENGINE] = Group(inactive=4 * GIB, pids=(ENGINE_PID,))
 
 
@@ -67,10 +67,11 @@ def _add_proc(machine: Machine, comm: str, *argv: str) -> None:
 
 
 def _child_group(machine: Machine) -> None:
-    """gdm has a child without memory of its own: its sshd is charged to gdm."""
+    """gdm is no leaf: a child holds an sshd."""
     _add_proc(machine, "sshd")
     machine.groups[GDM].pids = (2100,)
     machine.put(f"cgroup/{GDM}/session/cgroup.procs", "3000\n")
+    machine.put(f"cgroup/{GDM}/session/cgroup.events", "populated 1\n")
 
 
 def _linked(machine: Machine) -> None:

@@ -1,7 +1,5 @@
 // A libcuda.so.1 for tests: the eight entry points that the helper may ask, told what to say by
-// the environment. STUB_INTEGRATED STUB_TOTAL STUB_INIT STUB_DEVICES STUB_ATTRIBUTES STUB_HANG.
-#include <unistd.h>
-
+// the environment. STUB_INTEGRATED STUB_TOTAL STUB_INIT STUB_DEVICES STUB_ATTRIBUTES.
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -13,18 +11,20 @@ long long told(const char* name, long long otherwise) {
 }
 constexpr int kInvalidValue = 1;
 constexpr int kNoDevice = 100;
+constexpr int kInvalidDevice = 101;
 constexpr int kIntegrated = 18;
 }  // namespace
 
 extern "C" {
 int cuInit(unsigned /*flags*/) {
-  while (told("STUB_HANG", 0) != 0) pause();
-  if (told("STUB_ABORT", 0) != 0) std::abort();
   return static_cast<int>(told("STUB_INIT", 0));
 }
 int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int* count) { return *count = static_cast<int>(told("STUB_DEVICES", 1)), 0; }
-int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
+int cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
+  return told("STUB_DEVICES", 1) > ordinal ? 0 : kInvalidDevice;
+}
 int cuDeviceGetName(char* name, int length, int /*device*/) {
   std::strncpy(name, "Stub \"GB10\"", static_cast<size_t>(length));
   return 0;

@@ -1,21 +1,13 @@
 """A signal ends the helper soon, and the report is still written."""
 
-import json
-import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests import engines
 from tests.helper.driving import OUT, SANITIZER, Build, fake_roots, run
 from tests.helper.machine import MIB, Machine
 from tests.helper.machines import SESSION
-
-
-def has_child(pid: int) -> bool:
-    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
@@ -70,29 +62,3 @@ def test_what_sits_in_the_kernel_is_cut_by_a_signal_and_leaves_no_child(
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ok ") == 7
-
-
-def test_a_signal_ends_a_probe_that_waits_for_a_driver(native: Build, machine: Machine) -> None:
-    machine.save()
-    env = {**os.environ, "LD_LIBRARY_PATH": str(native.stub("")), "STUB_HANG": "1"}
-    argv = [*native.argv, "probe", *fake_roots(machine)]
-    with subprocess.Popen(
-        argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as probe:
-        engines.wait_until(lambda: has_child(probe.pid), 20.0, "the probe to ask its driver")
-        probe.terminate()
-        out, _ = probe.communicate(timeout=20)
-
-    assert probe.returncode == 143
-    assert json.loads(out)["stop_reason"] == "signal"
-
-
-def test_a_driver_that_hangs_does_not_hang_us(native: Build, machine: Machine) -> None:
-    machine.save()
-    env = {"LD_LIBRARY_PATH": str(native.stub("")), "STUB_HANG": "1"}
-
-    done = run(native, ["probe", *fake_roots(machine)], env=env)
-
-    assert done.exit_code == 0
-    assert done.at("uma.cuda") == "error"
-    assert "did not answer" in done.at("uma.error")
