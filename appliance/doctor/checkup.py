@@ -34,7 +34,7 @@ from appliance.doctor.machinerows import (
     host_rows,
 )
 from appliance.doctor.modelrows import attached_row, engine_row, memory_rows, model_row
-from appliance.doctor.row import Row, Unseen, fail
+from appliance.doctor.row import Row, Unseen, fail, ok
 from appliance.enginefacts import engine_facts
 from appliance.errors import SettingsError
 from appliance.facts import HostFacts, ModelFacts
@@ -79,7 +79,8 @@ def read_case(flags: Mapping[str, Any], folder: Path) -> Case:
     the command line, before both. Raises SettingsError for what is wrong in the shell.
     """
     settings = load_settings(overrides=flags)
-    seen = Look("Compose", partial(look_at_compose, folder, settings.profile)).seen()
+    chosen = (settings.profile,) if "profile" in flags else ("", settings.profile)
+    seen = Look("Compose", partial(look_at_compose, folder, chosen)).seen()
     compose = ComposeFacts(missing=seen.why) if isinstance(seen, Unseen) else seen
     model_dir = settings.model_dir
     if compose.model_folder and "model_dir" not in flags:
@@ -115,7 +116,8 @@ def checkup(case: Case) -> Iterator[Row]:
     else:
         yield from _engine_rows(case, docker, host, running)
     yield from _image_disk_rows(case, docker)
-    yield disk_row("disk, state", disk.seen(), STATE_BYTES, "caches", hard=False)
+    if not case.is_boxed:  # whose state is in a volume, among the images
+        yield disk_row("disk, state", disk.seen(), STATE_BYTES, "caches", hard=False)
     yield clock_row(clock.seen())
     for port in ports:
         yield port_row(port.seen(), running)
@@ -142,7 +144,11 @@ def _engine_rows(
     yield engine_row(docker, command, shutil.which(command[0]), engine_facts(command))
     yield from gpu_rows(settings, gpus.seen())
     model: ModelFacts | Unseen = look.seen()
-    yield model_row(model)
+    if case.is_boxed and case.compose.model_folder is None:
+        model = Unseen("in the image")
+        yield ok("model", model.why)
+    else:
+        yield model_row(model, "MODEL_PATH in .env" if case.is_boxed else "")
     if not isinstance(host, Unseen):
         yield from memory_rows(settings, host, model, running)
     is_missing = isinstance(model, Unseen) and settings.profile in BOXES

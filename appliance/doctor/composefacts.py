@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.doctor.dockerfacts import NAME
+from appliance.profiles import BOX_PROFILES
 
 PREFIX = "APPLIANCE_"
 # What a container's settings say of its inside is nothing about the host.
@@ -50,9 +51,12 @@ def read_config(text: str, profile: str) -> dict[str, Any]:
     if ours is None:
         return {"unpinned": unpinned}
     folders = _binds(ours)
+    image = str(ours.get("image") or "")
     settings = _settings(ours)
+    if (tag := image.rpartition(":")[2]) in BOX_PROFILES:
+        settings.setdefault("profile", tag)  # which is set inside the image, then
     return {
-        "image": str(ours.get("image") or ""),
+        "image": image,
         "platform": str(ours.get("platform") or ""),
         "ports": tuple(_ports(ours)),
         "model_folder": folders.get(settings.get("model_dir", "/models/Nikola")),
@@ -85,15 +89,19 @@ def _is_known(image: str) -> bool:
 
 
 def _ports(service: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    for row in service.get("ports") or ():
-        if isinstance(row, dict) and re.fullmatch(r"\d+", str(row.get("published") or "")):
+    for row in _rows(service, "ports"):
+        if re.fullmatch(r"\d+", str(row.get("published") or "")):
             yield str(row.get("host_ip") or "0.0.0.0"), int(row["published"])  # noqa: S104
 
 
 def _binds(service: dict[str, Any]) -> dict[str, Path]:
-    rows = [row for row in service.get("volumes") or () if isinstance(row, dict)]
-    binds = (row for row in rows if row.get("type") == "bind" and row.get("source"))
-    return {str(row.get("target")): Path(row["source"]) for row in binds}
+    binds = [row for row in _rows(service, "volumes") if row.get("type") == "bind"]
+    return {str(row.get("target")): Path(str(row["source"])) for row in binds if row.get("source")}
+
+
+def _rows(service: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    found = service.get(name)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _settings(service: dict[str, Any]) -> dict[str, str]:

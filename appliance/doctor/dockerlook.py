@@ -1,6 +1,7 @@
 """Asks the Docker engine, through its SDK."""
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,42 +25,57 @@ from appliance.doctor.dockerfacts import (
 from appliance.doctor.row import Unseen
 from appliance.enginefacts import EngineFacts, read_engine_facts
 
-CALL_S = 4  # each call; how long the whole takes, the look's own deadline says
+CALL_S = 4.0
+DEFAULT = "unix:///var/run/docker.sock"
+_ANY = "1.41"  # for the one question that every engine answers
 ENGINE_JSON = "/opt/engine/ENGINE.json"
 _FILE_BYTES = 2**20
-# What the SDK's words for "it did not work" hold, why that is, and what to type.
-_CAUSES = (
-    ("FileNotFoundError", "there is no socket", "install Docker; or do without: appliance run"),
-    (
-        "PermissionError",
-        "this user may not use it",
-        "sudo usermod -aG docker $USER, and log in again",
-    ),
-    ("ConnectionRefused", "nobody answers there", "sudo systemctl start docker"),
-    ("timed out", "it does not answer in time", "sudo systemctl restart docker"),
+_CAUSES: tuple[tuple[type[OSError], str, str], ...] = (
+    (FileNotFoundError, "there is no socket", "install Docker; or do without: appliance run"),
+    (PermissionError, "this user may not use it", "sudo usermod -aG docker $USER; log in again"),
+    (ConnectionRefusedError, "nobody answers there", "sudo systemctl start docker"),
+    (TimeoutError, "it does not answer in time", "sudo systemctl restart docker"),
 )
 
 
-def look_at_docker(image: str) -> DockerFacts | Unseen:
-    """Return what the engine of DOCKER_HOST, or of Docker's own context, tells."""
-    address = "unix:///var/run/docker.sock"
+def look_at_docker(image: str, call_s: float = CALL_S) -> DockerFacts | Unseen:
+    """Return what the engine of DOCKER_HOST, or of Docker's own context, tells.
+
+    ``call_s`` is for each call; how long all of them take, the look's own deadline says.
+    """
+    address = DEFAULT
     try:
         given = kwargs_from_env()
         address = given.pop("base_url", None) or _context_address() or address
-        with contextlib.closing(
-            docker.DockerClient(base_url=address, version="auto", timeout=CALL_S, **given)
-        ) as client:
-            return _facts(client, address, image)
+        _knock(address, call_s)
+        options = {"base_url": address, "timeout": call_s, **given}
+        # Asked apart: the SDK's own way (version="auto") leaves its socket open when it fails.
+        with contextlib.closing(docker.DockerClient(version=_ANY, **options)) as client:
+            version = _object(client.version(api_version=False))
+        spoken = str(version.get("ApiVersion") or _ANY)
+        with contextlib.closing(docker.DockerClient(version=spoken, **options)) as client:
+            return _facts(client, version, address, image)
     except (DockerException, OSError, ValueError) as fault:
-        return unseen(address, str(fault))
+        return unseen(address, fault)
 
 
-def unseen(address: str, said: str) -> Unseen:
-    """Return why the engine at ``address`` could not be asked, by what the SDK said. Pure."""
-    for word, why, hint in _CAUSES:
-        if word in said:
+def unseen(address: str, fault: Exception) -> Unseen:
+    """Return why the engine at ``address`` could not be asked. Pure."""
+    if "timed out" in str(fault):
+        fault = TimeoutError()
+    for kind, why, hint in _CAUSES:
+        if isinstance(fault, kind):
             return Unseen(f"{address}: {why}", hint)
-    return Unseen(f"{address}: {' '.join(said.split())[:160]}", "docker version")
+    return Unseen(f"{address}: {' '.join(str(fault).split())[:160]}", "docker version")
+
+
+def _knock(address: str, within_s: float) -> None:
+    """Connect to a unix socket. Raises OSError, whose kind the SDK would hide in a text."""
+    kind, _, path = address.partition("://")
+    if kind in ("unix", "http+unix"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(within_s)
+            probe.connect(path or DEFAULT.partition("://")[2])
 
 
 def _context_address() -> str:
@@ -68,10 +84,14 @@ def _context_address() -> str:
     return str(context.Host or "") if context else ""
 
 
-def _facts(client: Any, address: str, image: str) -> DockerFacts:
-    version, info = client.version(), client.info()
-    if not (isinstance(version, dict) and isinstance(info, dict)):
+def _object(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
         raise ValueError("what answers there is no Docker engine")
+    return answer
+
+
+def _facts(client: Any, version: dict[str, Any], address: str, image: str) -> DockerFacts:
+    info = _object(client.info())
     containers = tuple(_containers(client))
     return docker_facts(address, version, info, _image(client, image), containers)
 

@@ -45,10 +45,11 @@ def attached_row(url: str, status: int | Unseen) -> Row:
     return fail("engine", f"{url} answers {status}", "look at its own log")
 
 
-def model_row(model: ModelFacts | Unseen) -> Row:
-    """Return whether the model folder is complete."""
+def model_row(model: ModelFacts | Unseen, variable: str = "") -> Row:
+    """Return whether the model folder is complete; ``variable`` is what names it, if not ours."""
     if isinstance(model, Unseen):
-        return fail("model", model.why, model.next)
+        own = "APPLIANCE_MODEL_DIR"
+        return fail("model", model.why, model.next.replace(own, variable or own))
     weights = f"{format_size(model.weights_bytes)} in {model.shard_count} files"
     return ok("model", f"{model.folder}: {model.architecture}, {weights}")
 
@@ -82,7 +83,7 @@ def _running_row(settings: Settings, host: HostFacts, value: str) -> Row:
 
 def _shortfall_rows(refusal: DoesNotFit, free: str) -> Iterator[Row]:
     for short in refusal.shortfalls:
-        yield fail("memory", f"{short.what} ({free})", "; or ".join(short.remedies[:1]))
+        yield fail("memory", f"{short.what} ({free})", next(iter(short.remedies), "appliance plan"))
     if not refusal.shortfalls:
         yield fail("memory", f"{refusal.what} ({free})", refusal.hint)
 
