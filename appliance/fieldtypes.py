@@ -56,7 +56,7 @@ Table = Annotated[dict[str, int | float], BeforeValidator(_table)]
 HomePath = Annotated[Path, AfterValidator(_home)]
 Address = Annotated[str, AfterValidator(_engine_address)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # vLLM reckons with 32 bits
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # more is a slip of the key
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

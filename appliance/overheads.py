@@ -114,7 +114,7 @@ def learn(lines: Sequence[str], available_bytes: int | None = None) -> Learned |
     """Return the overheads that an engine's log lines tell; None when they tell none.
 
     ``available_bytes`` is MemAvailable just before the spawn: with it, what was gone when vLLM
-    looked is learned too.
+    looked is learned too, where it can have been vLLM's.
     """
     weights = _last(lines, _WEIGHTS)
     consumed, peak, graphs = (_last(lines, _USAGE, group) for group in (1, 2, 3))
@@ -129,11 +129,21 @@ def learn(lines: Sequence[str], available_bytes: int | None = None) -> Learned |
         cuda_graphs_bytes=graphs,
         non_torch_bytes=max(0, consumed - weights) if consumed and weights else None,
         engine_host_bytes=_last(lines, _CPU_HOST),
-        before_check_bytes=(
-            max(0, available_bytes - free) if available_bytes is not None and free else None
-        ),
+        before_check_bytes=_gone(available_bytes, free),
     )
     return learned if learned.as_dict() else None
+
+
+def _gone(available_bytes: int | None, free_bytes: int | None) -> int | None:
+    """Return what vLLM took between the two readings; None for what cannot have been vLLM.
+
+    Others come and go meanwhile, and on a discrete GPU "free" is another memory: their share
+    would be asked for at each start from then on, also at one that does not fit for it.
+    """
+    if available_bytes is None or free_bytes is None:
+        return None
+    gone = available_bytes - free_bytes
+    return gone if 0 <= gone <= ON_GPU.non_torch.bytes + ON_GPU.engine_host.bytes else None
 
 
 def _last(lines: Sequence[str], pattern: re.Pattern[str], group: int = 0) -> int | None:

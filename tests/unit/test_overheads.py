@@ -68,6 +68,28 @@ def test_with_what_was_available_it_teaches_what_is_gone_before_the_check() -> N
     assert learned.before_check_bytes == pytest.approx((116 - 110.345) * GIB, abs=2)
 
 
+MOST = ON_GPU.non_torch.bytes + ON_GPU.engine_host.bytes  # that is gone for vLLM by then
+FREE = round(110.345 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("available", "gone"),
+    [(FREE + 1, 0), (FREE + MOST - 1, MOST), (FREE + MOST + MIB, None), (FREE - MIB, None)],
+    ids=["nothing", "all of it", "somebody else's too", "more than before"],
+)
+def test_what_cannot_have_been_vllms_is_not_learned(available: int, gone: int | None) -> None:
+    learned = learn([LOADED, RESERVED], available_bytes=available)
+    assert learned is not None
+    assert learned.weights_bytes == about(96.12)
+    assert learned.before_check_bytes == (gone if gone is None else pytest.approx(gone, abs=2))
+
+
+def test_the_free_memory_of_a_discrete_gpu_teaches_nothing() -> None:
+    learned = learn([LOADED, RESERVED], available_bytes=480 * GIB)
+    assert learned is not None
+    assert learned.before_check_bytes is None
+
+
 def test_a_start_that_measured_teaches_all_parts() -> None:
     learned = learn([LOADED, POOL, USAGE])
     assert learned is not None
