@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from appliance.budget import BudgetRow
 from appliance.facts import HostFacts, ModelFacts
+from appliance.floors import GuardPolicy
 from appliance.kvcache import CacheShape
 from appliance.overheads import GIB, MIB, Amount, Overheads
 from appliance.settings import Settings
@@ -17,6 +18,7 @@ from appliance.sizes import format_size
 MIN_OS_BYTES = 5 * GIB // 2
 SWAP_RESERVE_BYTES = 2 * GIB  # of swap, that force_swap leaves free
 EVICT_SLACK_BYTES = 128 * MIB  # force_swap is content within 2 % or 64 MiB
+OPENING = 1 + GuardPolicy.slack  # a floor is left that much above itself
 # Between what is left at worst and the KV cache, by profile.
 MARGINS = {"wide": 0, "default": GIB, "safe": 7 * GIB // 2}
 
@@ -94,9 +96,20 @@ class Reckoning:
         return self.settings.memory_growth + self.settings.memory_kill_floor
 
     @property
+    def opening(self) -> int:
+        """MemAvailable above which the guards let requests in; 0 without guards."""
+        settings = self.settings
+        return math.ceil(settings.memory_stop_floor * OPENING) * settings.memory_guards
+
+    @property
+    def kept_free(self) -> int:
+        """What must be available once it serves: the reserves, and enough to let requests in."""
+        return max(self.reserves, self.opening)
+
+    @property
     def room(self) -> int:
         """What the KV cache may take at most, if nothing is pushed out. It may be negative."""
-        return self.available - self.fixed - self.parts.engine_host.bytes - self.reserves
+        return self.available - self.fixed - self.parts.engine_host.bytes - self.kept_free
 
     @property
     def margin(self) -> int:
@@ -123,7 +136,7 @@ class Reckoning:
     def needed(self) -> int:
         """MemAvailable that the start needs, with the profile's margin; as far as it can be had."""
         slack = EVICT_SLACK_BYTES if self.evictable else 0
-        held = self.engine + self.reserves + self.margin + slack
+        held = self.engine + self.kept_free + self.margin + slack
         return min(max(self.checked, held), self.available + self.evictable)
 
     @property

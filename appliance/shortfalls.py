@@ -53,6 +53,16 @@ def soft_shortfalls(case: Reckoning) -> tuple[Shortfall, ...]:
             *_force(case),
         )
         found.append(Shortfall(what, 1 - case.left, remedies))
+    closed = case.opening - case.steady
+    if closed >= 0 < case.opening:
+        what = (
+            f"with {case.context:,} tokens {gib(case.steady)} would be available once it serves, "
+            f"and nobody is let in below {gib(case.opening)}, 5 % above the stop floor"
+        )
+        ours = _choice_remedies(case, closed + 1)
+        lower = ("a lower APPLIANCE_MEMORY_STOP_FLOOR",) * (case.steady > 0)
+        machine = () if found else (*lower, *_on_the_machine(case, closed), *_force(case))
+        found.append(Shortfall(what, closed + 1, (*ours, *machine)))
     unmet = case.checked - case.available - case.deficit
     if unmet > 0:
         what = (
@@ -83,6 +93,12 @@ def warnings(case: Reckoning, cap: int) -> tuple[str, ...]:
     if case.deficit:
         names = ", ".join(group.cgroup for group in case.host.evictable)
         told.append(f"{gib(case.deficit)} are to be pushed out of {names} before the start")
+    grown = case.steady - case.settings.memory_growth
+    if case.settings.memory_guards and grown < case.settings.memory_stop_floor:
+        told.append(
+            f"growth would stop admission: {gib(grown)} would be available once it has grown, and "
+            f"below {gib(case.settings.memory_stop_floor)} nobody more is let in"
+        )
     killer = case.host.earlyoom
     if killer is not None and case.steady - case.settings.memory_growth <= killer.term_bytes:
         swap = "" if _is_armed(case, killer) else (

@@ -91,6 +91,26 @@ def test_a_plan_that_is_made_keeps_above_its_own_kill_floor(
     assert not made.is_forced
 
 
+@given(HOSTS, PROFILES, CONTEXT, RUNG, BOXES, st.floats(0, 4), st.floats(2.5, 8))
+def test_a_plan_that_is_made_lets_requests_in(
+    host: HostFacts, profile: str, context: int | None, rung: int, box: str, growth: float,
+    stop: float,
+) -> None:  # fmt: skip
+    chosen = settings(
+        PROFILE=box, MEMORY_PROFILE=profile, MAX_MODEL_LEN=context or "",
+        MEMORY_GROWTH=f"{growth:.2f}GiB", MEMORY_STOP_FLOOR=f"{stop:.2f}GiB",
+        MEMORY_WARN_FLOOR="8GiB",
+    )  # fmt: skip
+    made = tried(chosen, host, rung)
+    assert made.steady_available_bytes > made.floors.stop_bytes * 1.05
+
+
+@pytest.mark.parametrize("stop", ["3GiB", "5GiB", "7GiB"])
+def test_a_high_stop_floor_leaves_less_for_the_cache_and_is_no_reason_to_refuse(stop: str) -> None:
+    made = plan(HEADLESS, MEMORY_GROWTH="0", MEMORY_STOP_FLOOR=stop, MEMORY_WARN_FLOOR="7GiB")
+    assert made.steady_available_bytes > made.floors.stop_bytes * 1.05
+
+
 @given(HOSTS, PROFILES, CONTEXT, RUNG, MODELS)
 def test_the_rows_sum_to_all_of_the_memory(
     host: HostFacts, profile: str, context: int | None, rung: int, model: Any
@@ -377,8 +397,9 @@ def test_a_small_machine_without_room_for_the_cpu_engine_is_refused() -> None:
     host = replace(golden_host("demo-24g"), memory_available_bytes=3 * GIB)
     with pytest.raises(DoesNotFit) as caught:
         plan_memory(settings(PROFILE="demo"), host, DEMO)
-    (short,) = caught.value.shortfalls
-    assert short.missing_bytes == pytest.approx(0.25 * GIB, abs=0.01 * GIB)
+    floor, closed = caught.value.shortfalls
+    assert floor.missing_bytes == pytest.approx(0.25 * GIB, abs=0.01 * GIB)
+    assert closed.missing_bytes == pytest.approx(0.29 * GIB, abs=0.01 * GIB)
 
 
 def test_every_box_profile_says_whether_its_engine_runs_on_a_cpu() -> None:

@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_a_problem_in_json_with_every_shortfall(
     view = json.loads(capsys.readouterr().out)
     assert (view["memory"], view["engine"]) == (None, None)
     assert view["problem"]["code"] == "does_not_fit"
-    assert len(view["problem"]["shortfalls"]) == 2
+    assert len(view["problem"]["shortfalls"]) == 3
     assert view["problem"]["shortfalls"][0]["remedies"]
     assert sum(row["bytes"] for row in view["problem"]["table"]) == (
         golden_host("spark-bad-kit").memory_total_bytes

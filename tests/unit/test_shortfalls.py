@@ -43,7 +43,8 @@ def told(short: Shortfall) -> str:
 
 def test_the_cards_0_95_is_refused_with_the_arithmetic() -> None:
     error = refusal(GPU_MEMORY_UTILIZATION=0.95)
-    floor, check = error.shortfalls
+    floor, closed, check = error.shortfalls
+    assert "nobody is let in below 3.2 GiB" in closed.what
     assert "-5.6 GiB would be available" in floor.what
     assert "11.1 GiB are missing" in floor.what
     assert floor.missing_bytes == pytest.approx(11.1 * GIB, abs=0.02 * GIB)
@@ -72,6 +73,41 @@ def test_the_cards_0_95_is_taken_by_force_and_says_what_was_forced() -> None:
 
 def test_a_plan_that_fits_is_not_called_forced() -> None:
     assert not plan(MEMORY_FORCE="on").is_forced
+
+
+# ---- the stop floor
+
+
+# growth of nothing: the stop floor alone is what must stay free
+STILL: dict[str, Any] = {"MEMORY_GROWTH": "0", "MEMORY_STOP_FLOOR": "4GiB",
+                         "MEMORY_WARN_FLOOR": "4GiB"}  # fmt: skip
+
+
+def test_a_plan_by_which_nobody_would_ever_be_let_in_is_refused() -> None:
+    (short,) = refusal(GPU_MEMORY_UTILIZATION=0.87, **STILL).shortfalls
+    assert "4.1 GiB would be available once it serves" in short.what
+    assert "nobody is let in below 4.2 GiB, 5 % above the stop floor" in short.what
+    assert "a lower APPLIANCE_MEMORY_STOP_FLOOR" in told(short)
+    assert plan(GPU_MEMORY_UTILIZATION=0.87, MEMORY_FORCE="on", **STILL).is_forced
+
+
+def test_what_it_says_to_lower_the_utilization_to_lets_requests_in() -> None:
+    (remedy, *_) = refusal(GPU_MEMORY_UTILIZATION=0.87, **STILL).shortfalls[0].remedies
+    fraction = float(remedy.split("UTILIZATION to ")[1].split(",")[0])
+    made = plan(GPU_MEMORY_UTILIZATION=fraction, **STILL)
+    assert made.steady_available_bytes > 4.2 * GIB
+
+
+def test_without_guards_nobody_is_kept_out() -> None:
+    chosen: dict[str, Any] = {"GPU_MEMORY_UTILIZATION": 0.87, "MEMORY_GUARDS": "off"}
+    assert plan(**chosen, **STILL).steady_available_bytes < 4.2 * GIB
+
+
+def test_growth_down_to_the_stop_floor_is_warned_of() -> None:
+    (warning,) = plan(MAX_MODEL_LEN=33_792).warnings
+    assert warning.startswith("growth would stop admission: 2.8 GiB would be available")
+    assert plan(MAX_MODEL_LEN=16_384).warnings == ()
+    assert plan(MAX_MODEL_LEN=33_792, MEMORY_GUARDS="off").warnings == ()
 
 
 # ---- tokens
@@ -114,7 +150,8 @@ def test_weights_beyond_the_memory_are_refused_by_force_too() -> None:
 
 def test_a_bad_kit_is_refused_with_all_that_may_help() -> None:
     error = refusal(BAD_KIT)
-    (floor, check) = error.shortfalls
+    (floor, closed, check) = error.shortfalls
+    assert closed.remedies == (), "the same help"
     assert "with 16,384 tokens" in floor.what
     for part in (
         "stop the desktop (gnome-shell (2211), Xwayland (2302))",
