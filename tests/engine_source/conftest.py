@@ -1,6 +1,7 @@
 """The real source of vLLM, fetched once and kept in build/engine, as it comes and patched."""
 
 import fcntl
+import os
 import shutil
 import sysconfig
 import tarfile
@@ -60,7 +61,7 @@ def stock_tree(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def patched_tree(stock_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with every patch in."""
     tree = tmp_path_factory.mktemp("patched") / stock_tree.name
-    shutil.copytree(stock_tree, tree)
+    shutil.copytree(stock_tree, tree, copy_function=os.link)  # patch writes a new file
     patches.apply(patches.read_series(), tree)
     return tree
 

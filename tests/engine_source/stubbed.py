@@ -69,6 +69,12 @@ def environment(sources: dict[str, str], log: Path) -> dict[str, str]:
     }
 
 
+def planned(build_ninja: str) -> list[str]:
+    """Return what ninja would tell the compilers: a line for each source, of its name and flags."""
+    rule = re.compile(r"(?m)^build \S+: \S+ (\S+).*\n(?:  .*\n)*?  FLAGS = (.*)$")
+    return [f"{source} {flags}" for source, flags in rule.findall(build_ninja)]
+
+
 def codes(commands: Iterable[str], source: str) -> set[str]:
     """Return what the compilers were told to make of the sources whose name ends in ``source``.
 

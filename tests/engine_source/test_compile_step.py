@@ -1,6 +1,7 @@
-"""build.sh from the real source to a wheel, with compilers that make empty files.
+"""build.sh on the real source, with compilers that make empty files, up to them and beyond.
 
-Everything but PyTorch, nvcc, g++ and vLLM's ten outside sources is real; see stubbed.py.
+Everything but PyTorch, nvcc, g++ and vLLM's ten outside sources is real; see stubbed.py. The gate
+goes as far as the first compiler, for one box; test-long goes on to the wheel, for both.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine_source.conftest import CACHE, ROOT, unpack
-from tests.engine_source.stubbed import codes, environment, make_sources
+from tests.engine_source.stubbed import codes, environment, make_sources, planned
 from tests.engine_source.test_wheel import contents
 from unglitched_vllm.source.upstream import sha256_of
 
@@ -26,56 +27,84 @@ EXPECTED = {
 
 
 @dataclass
-class Built:
+class Box:
+    """A machine that can compile, and one run on it after another."""
+
     target: str
-    commands: list[str]
-    out: Path
-    said: str
+    folder: Path
+    env: dict[str, str]
+
+    def build(self, **env: str) -> "subprocess.CompletedProcess[str]":
+        out, work = self.folder / "out", self.folder / "work"
+        words = ("--target", self.target, "--engine", "build", "--out", str(out))
+        return subprocess.run(
+            [str(ROOT / "unglitched_vllm" / "build.sh"), *words, "--work", str(work)],
+            env={**self.env, **env, "WHEELS_DIR": str(CACHE), "TORCH_CUDA_ARCH_LIST": "12.0a"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
 
 
-# One box in the gate, the other in test-long: 35 s of processor time each.
-@pytest.fixture(scope="module", params=["thor", pytest.param("spark", marks=pytest.mark.long)])
-def built(
-    request: pytest.FixtureRequest, sdist: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Built:
-    folder = tmp_path_factory.mktemp("compile")
+def make_box(target: str, sdist: Path, folder: Path) -> Box:
     wishes = unpack(sdist, folder / "wishes", "cmake/external_projects")
     sources = make_sources(folder / "sources", wishes / "cmake" / "external_projects")
-    env = environment(sources, folder / "commands")
-    words = ("--target", request.param, "--engine", "build", "--out", str(folder / "out"))
-    done = subprocess.run(
-        [str(ROOT / "unglitched_vllm" / "build.sh"), *words, "--work", str(folder / "work")],
-        env={**env, "WHEELS_DIR": str(CACHE), "TORCH_CUDA_ARCH_LIST": "12.0a"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    return Box(target, folder, environment(sources, folder / "commands"))
+
+
+def assert_right(target: str, commands: list[str]) -> None:
+    expected = EXPECTED[target]
+    assert {source: codes(commands, source) for source in expected} == expected
+    assert [line for line in commands if "sm_120a" in line or "sm_110a" in line] == []
+
+
+def test_the_compilers_are_told_a_thor_s_architectures(sdist: Path, tmp_path: Path) -> None:
+    box = make_box("thor", sdist, tmp_path)
+    done = box.build(STUB_STOPS="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "TORCH_CUDA_ARCH_LIST=12.0a is not used" in done.stderr
+    assert "FAILED: " in done.stderr
+    assert "run again to go on from here" in done.stderr
+    assert (tmp_path / "commands").read_text() != ""
+    (ninja,) = (tmp_path / "work").glob("source-thor/*/build/temp*/build.ninja")
+    assert_right("thor", planned(ninja.read_text()))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("target", sorted(EXPECTED))
+def test_a_wheel_comes_out_that_says_what_it_is(sdist: Path, tmp_path: Path, target: str) -> None:
+    box = make_box(target, sdist, tmp_path)
+    done = box.build()
     assert done.returncode == 0, done.stderr
-    commands = (folder / "commands").read_text().splitlines()
-    return Built(request.param, commands, folder / "out", done.stderr)
-
-
-def test_the_compilers_are_told_the_box_s_architectures(built: Built) -> None:
-    expected = EXPECTED[built.target]
-    assert {source: codes(built.commands, source) for source in expected} == expected
-
-
-def test_no_compiler_is_told_of_one_chip_of_a_family(built: Built) -> None:
-    assert len(built.commands) > 100
-    assert [line for line in built.commands if "sm_120a" in line or "sm_110a" in line] == []
-    assert "TORCH_CUDA_ARCH_LIST=12.0a is not used" in built.said
-
-
-def test_a_wheel_comes_out_that_says_what_it_is(built: Built) -> None:
-    facts = json.loads((built.out / "ENGINE.json").read_text())
-    (wheel,) = built.out.glob("*.whl")
+    commands = (tmp_path / "commands").read_text().splitlines()
+    assert len(commands) > 100
+    assert_right(target, commands)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
     assert wheel.name.startswith("vllm-0.33.0+unglitched.2-")
+    facts = json.loads((tmp_path / "out" / "ENGINE.json").read_text())
     assert facts["wheel"] == {"file": wheel.name, "sha256": sha256_of(wheel)}
-    assert (facts["source"], facts["target"]) == ("build", built.target)
+    assert (facts["source"], facts["target"]) == ("build", target)
     files = contents(wheel)
     assert "vllm/_moe_C_stable_libtorch.abi3.so" in files
-    assert (
-        b"or not self._reasoning_parser.engine_based_streaming"
-        in files["vllm/parser/abstract_parser.py"]
-    )
+    ours = b"or not self._reasoning_parser.engine_based_streaming"
+    assert ours in files["vllm/parser/abstract_parser.py"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_build_that_was_stopped_goes_on_and_does_nothing_twice(
+    sdist: Path, tmp_path: Path
+) -> None:
+    box = make_box("thor", sdist, tmp_path)
+    assert box.build(STUB_STOPS="1").returncode == 1
+    first = (tmp_path / "commands").read_text().splitlines()
+    done = box.build()
+    assert done.returncode == 0, done.stderr
+    assert ", patched\n" in done.stderr  # the tree was found, not made
+    compiled = (tmp_path / "commands").read_text().splitlines()[len(first) :]
+    assert box.build().returncode == 0
+    again = (tmp_path / "commands").read_text().splitlines()[len(first) + len(compiled) :]
+    assert len(compiled) > 100
+    assert again == []
