@@ -31,8 +31,9 @@ UNUSED: Final = (
     "**/tests",
     "**/*.pyi",
 )
-# Beside them: man pages, headers, and the libraries by which Intel's OpenMP reaches Intel's GPUs.
+# Beside them: pip, man pages, headers, and the libraries by which Intel's OpenMP reaches Intel's GPUs.
 UNUSED_BESIDE: Final = (
+    "bin/pip*",
     "include",
     "share",
     "opt",

@@ -64,8 +64,7 @@ if [ "${1:-}" = arm64 ]; then
     # No package's own scripts were run: what they would have made, and a start needs, is made here.
     # shellcheck disable=SC2016  # $1 is mmdebstrap's, not ours
     strap arm64 extract "$ARM64_PACKAGES" "$ARM64" \
-        --customize-hook='mkdir -p "$1/etc/ssl/certs"' "${pip[@]}" \
-        --customize-hook='ln -sf dash "$1/usr/bin/sh"; mkdir -p "$1/tmp"; chmod 1777 "$1/tmp"' \
-        --customize-hook='cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"' \
-        --customize-hook='cp "$1/usr/share/base-passwd/group.master" "$1/etc/group"'
+        --extract-hook='ln -sf dash "$1/usr/bin/sh"; mkdir -p "$1/tmp"; chmod 1777 "$1/tmp"' \
+        --extract-hook='cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"' \
+        --extract-hook='cp "$1/usr/share/base-passwd/group.master" "$1/etc/group"'
 fi
