@@ -11,7 +11,7 @@ from tests.appliances import ApplianceProcess, RunAppliance, environment
 from tests.engines import free_port
 from tests.plans import GOLDEN
 
-COMMANDS = ("run", "plan", "smoke", "status", "start", "stop", "key")
+COMMANDS = ("run", "plan", "doctor", "smoke", "status", "start", "stop", "key", "cert")
 
 
 @pytest.fixture
