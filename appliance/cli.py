@@ -351,8 +351,8 @@ def _cert(options: argparse.Namespace) -> int:
 
 def _add_host(commands: Any) -> None:
     examples = (
-        "  sudo appliance host install --cgroup user.slice/user-1000.slice\n"
-        "  appliance host install --cgroup user.slice/user-1000.slice --dry-run\n"
+        "  sudo appliance host install --cgroup system.slice/snapd.service\n"
+        "  appliance host install --cgroup system.slice/snapd.service --dry-run\n"
         "  appliance host status\n"
         "  sudo appliance host remove             all is as it was before\n"
         "exit codes: 0 done, 1 refused, or status: not lent"

@@ -26,6 +26,7 @@ from appliance.hostunit import (
 )
 
 SYSTEMCTL_S = 60.0
+LEAVES = 5  # that a message names
 
 
 def systemctl(*arguments: str) -> None:
@@ -185,6 +186,21 @@ class Host:
                 f"--cgroup {name} holds a process of uid {uid}: it is the appliance's own",
                 "name one that the appliance and its engine do not run in",
             )
+        if leaves := self._leaves_below(name):
+            more = ", …" if len(leaves) > LEAVES else ""
+            raise HostError(
+                f"--cgroup {name} is no leaf: processes run in {', '.join(leaves[:LEAVES])}{more}",
+                "name the leaves that are to give way; systemd-cgtop -m shows the large ones",
+            )
+
+    def _leaves_below(self, name: str) -> list[str]:
+        """Return the cgroups below with processes: force_swap pushes out of leaves alone."""
+        found = []
+        for file in sorted((self.cgroup_root / name).glob("*/**/cgroup.procs")):
+            with contextlib.suppress(OSError):  # a cgroup that ended meanwhile
+                if file.read_text(encoding="ascii").strip():
+                    found.append(str(file.parent.relative_to(self.cgroup_root)))
+        return found
 
     def _check_lent(self, cgroups: Sequence[str], uid: int) -> None:
         # systemctl returns when ExecStartPre has run, so there is nothing to wait for

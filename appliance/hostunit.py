@@ -41,7 +41,7 @@ def checked_names(names: Iterable[str], uid: int) -> tuple[str, ...]:
     checked = tuple(dict.fromkeys(_checked(name) for name in names))
     if not checked:
         raise HostError(
-            "no cgroup is named", "name at least one: --cgroup user.slice/user-1000.slice"
+            "no cgroup is named", "name at least one: --cgroup system.slice/snapd.service"
         )
     return checked
 
@@ -49,7 +49,7 @@ def checked_names(names: Iterable[str], uid: int) -> tuple[str, ...]:
 def _checked(given: str) -> str:
     name = given.removeprefix(CGROUP_ROOT).lstrip("/") if _is_below_root(given) else given
     name = name.rstrip("/")
-    hint = "name one below it: --cgroup user.slice/user-1000.slice; systemd-cgls lists them"
+    hint = "name one below it: --cgroup system.slice/snapd.service; systemd-cgls lists them"
     if name in ("", "."):  # "/" too
         raise HostError(f"--cgroup {given!r} is the root cgroup, which is everybody's", hint)
     if name.startswith("/"):

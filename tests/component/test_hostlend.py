@@ -198,6 +198,16 @@ def test_a_cgroup_that_is_not_there_is_refused_and_named(box: Box) -> None:
     assert error.what == "--cgroup user.slice/user-1001.slice is not there"
 
 
+def test_a_cgroup_that_is_no_leaf_is_refused_with_its_leaves(box: Box) -> None:
+    leaf = f"{USER}/user@1000.service/app.slice/code.scope"
+    make_cgroup(box.root / leaf)
+    (box.root / leaf / "cgroup.procs").write_text("4711\n")
+    make_cgroup(box.root / USER / "empty.scope")
+    error = refusal(box, box.host, USER)
+    assert leaf in error.what
+    assert "empty.scope" not in error.what
+
+
 def test_a_cgroup_without_the_file_is_told_of(box: Box) -> None:
     (box.root / USER / FILE).unlink()
     assert f"--cgroup {USER} has no {FILE}" in refusal(box, box.host, USER).what
