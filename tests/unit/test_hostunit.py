@@ -111,7 +111,7 @@ def test_a_uid_of_the_machine_s_own_users_is_refused(uid: int) -> None:
 def test_no_cgroup_at_all_is_refused_with_an_example() -> None:
     with pytest.raises(HostError, match="no cgroup is named") as caught:
         checked_names([], UID)
-    assert "--cgroup user.slice/user-1000.slice" in caught.value.hint
+    assert "--cgroup system.slice/snapd.service" in caught.value.hint
 
 
 @given(st.one_of(st.text(), st.from_regex(r"[a-z0-9./\\$%'\"@:_ \n-]+", fullmatch=True)))
