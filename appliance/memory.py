@@ -28,6 +28,7 @@ __all__ = ["RUNGS", "Learned", "MemoryPlan", "learn", "plan_memory"]
 RUNGS = 3  # the plan that was chosen, and two safer ones
 CONTEXTS = {"safe": 24_576, "default": 49_152, "wide": 65_536}  # tokens, at most
 MIN_CONTEXT = 16_384  # an agent's prompt and tools take 10,000 tokens before it is asked anything
+LEAST_CONTEXT = 4096  # of a safer plan: short prompts are served, and the box does not freeze
 STEP = 1024
 CPU_CACHE_BYTES = GIB  # enough for the tiny model; the CPU engine takes whole GiB
 
@@ -65,7 +66,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return the plan of a start. ``rung`` is how many safer steps to take: less KV cache.
 
-    Raises DoesNotFit with every shortfall at once, also for what cannot be computed.
+    Raises DoesNotFit with every shortfall at once, also for what cannot be computed, and where a
+    safer step has nothing left to give up.
     """
     case = _case(settings, host, model, learned)
     first = _chosen(case)
@@ -76,8 +78,17 @@ def plan_memory(
     told = warnings(case, 0 if rung else CONTEXTS[settings.memory_profile])
     if rung:
         told = (f"step {rung} of safer plans: {gib(case.kv_bytes)} of KV cache instead of "
-                f"{gib(first.kv_bytes)}", *told)  # fmt: skip
+                f"{gib(first.kv_bytes)}", *_little_room(case), *told)  # fmt: skip
     return _plan(case, tuple(f"forced: {short.what}" for short in soft) + told, bool(soft))
+
+
+def _little_room(case: Reckoning) -> tuple[str, ...]:
+    if case.context >= MIN_CONTEXT:
+        return ()
+    return (
+        f"a context of {case.context:,} tokens leaves a coding agent little room: "
+        "its prompt and tools take 10,000",
+    )
 
 
 def _plan(case: Reckoning, told: tuple[str, ...], is_forced: bool) -> MemoryPlan:
@@ -212,18 +223,53 @@ def _fitting_context(case: Reckoning) -> int:
     return wanted if tokens >= wanted else max(_whole(tokens), _least_context(case))
 
 
-def _safer(case: Reckoning, rung: int) -> Reckoning:
-    """Return the case with a third less of KV cache and context for each step."""
-    if rung == 0:
-        return case
-    kept = RUNGS - rung
-    context = max(_whole(case.context * kept // RUNGS), min(case.context, MIN_CONTEXT))
-    if case.on_cpu:  # whole GiB: no less than the one
-        return replace(case, context=context)
-    kv = case.kv_bytes * kept // RUNGS
-    if case.shape is not None:
-        kv = max(kv, case.shape.bytes_for(context, case.settings.max_num_seqs))
-    return replace(case, kv_bytes=min(case.kv_bytes, kv), context=context, fraction=None)
+def _safer(first: Reckoning, rung: int) -> Reckoning:
+    """Return the case with a third less of KV cache and context for each step.
+
+    Raises DoesNotFit where a step would not be smaller: to try the same again helps nobody.
+    """
+    case = first
+    if first.kv_bytes <= 0:
+        return first  # it does not fit at all, and says so
+    for kept in range(RUNGS - 1, RUNGS - 1 - rung, -1):
+        case = _shorter(first, case, kept) if _is_least(case) else _smaller(first, case, kept)
+    return case
+
+
+def _is_least(case: Reckoning) -> bool:
+    # the CPU engine takes whole GiB, so at one of them a step can only shorten the context
+    return case.on_cpu and case.kv_bytes <= GIB
+
+
+def _shorter(first: Reckoning, before: Reckoning, kept: int) -> Reckoning:
+    context = max(_whole(first.context * kept // RUNGS), min(first.context, MIN_CONTEXT))
+    return replace(before, context=min(before.context, context))
+
+
+def _smaller(first: Reckoning, before: Reckoning, kept: int) -> Reckoning:
+    unit = GIB if first.on_cpu else 1
+    least = min(first.context, LEAST_CONTEXT)
+    context = max(_whole(first.context * kept // RUNGS), least)
+    most = before.kv_bytes - unit  # else it is no step
+    kv = max(unit, first.kv_bytes * kept // RUNGS // unit * unit)
+    if first.shape is not None:
+        # strictly fewer blocks: a hybrid model's are of thousands of tokens
+        sequences = first.settings.max_num_seqs
+        context = min(context, _whole(first.shape.tokens_in(most, sequences)))
+        if context < least:
+            raise _no_safer(before)
+        kv = max(kv, -(-first.shape.bytes_for(context, sequences) // unit) * unit)
+    return replace(before, kv_bytes=min(most, kv), context=context, fraction=None)
+
+
+def _no_safer(case: Reckoning) -> DoesNotFit:
+    what = (
+        f"no safer plan: a KV cache of {gib(case.kv_bytes)} for {case.context:,} tokens "
+        "is the smallest that is of use"
+    )
+    remedy = "make room on the machine: stop what else runs, or take a smaller checkpoint"
+    short = Shortfall(what, 0, (remedy,))
+    return DoesNotFit(what, remedy, shortfalls=(short,), table=case.rows())
 
 
 def _tokens(case: Reckoning) -> int:

@@ -1,7 +1,6 @@
 """The memory plan: its laws over any machine, and its figures on the golden Spark."""
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -168,26 +167,6 @@ def test_what_fits_with_less_memory_fits_with_more(used: int, more: int, profile
     assert plan(spark(low), MEMORY_PROFILE=profile)
 
 
-@given(HOSTS, PROFILES, CONTEXT, MODELS, st.none() | st.floats(0.79, 0.9))
-def test_each_safer_step_needs_no_more(
-    host: HostFacts, profile: str, context: int | None, model: Any, fraction: float | None
-) -> None:
-    chosen = settings(
-        MEMORY_PROFILE=profile,
-        MAX_MODEL_LEN=context or "",
-        GPU_MEMORY_UTILIZATION=fraction or "",
-    )
-    steps = [tried(chosen, host, rung, model) for rung in range(RUNGS + 1)]
-    for before, after in pairwise(steps):
-        assert taken(after) <= taken(before)
-        assert after.max_model_len <= before.max_model_len
-        assert (after.gpu_memory_utilization or 0) <= (before.gpu_memory_utilization or 0)
-        assert after.steady_available_bytes - after.deficit_bytes >= (
-            before.steady_available_bytes - before.deficit_bytes
-        )
-    assert steps[RUNGS - 1].rows == steps[RUNGS].rows, "below the last step there is no other"
-
-
 @given(HOSTS, PROFILES)
 def test_a_wider_profile_never_gives_fewer_tokens(host: HostFacts, profile: str) -> None:
     narrow = tried(settings(MEMORY_PROFILE="safe"), host)
@@ -333,26 +312,6 @@ def test_floors_and_growth_are_those_of_the_settings() -> None:
     assert [level / GIB for level in levels] == [4, 3, 2.5, 1]
 
 
-# ---- safer steps
-
-
-@pytest.mark.parametrize(
-    ("context", "steps"),
-    [(49_152, [49_152, 32_768, 16_384]), (8_192, [8_192] * 3), (4_000, [4_000] * 3)],
-)
-def test_each_safer_step_takes_a_third_of_the_context_down_to_what_is_of_use(
-    context: int, steps: list[int]
-) -> None:
-    made = [plan(HEADLESS, rung, MAX_MODEL_LEN=context) for rung in range(RUNGS)]
-    assert [one.max_model_len for one in made] == steps
-
-
-def test_a_safer_step_says_so_and_what_it_gave_up() -> None:
-    assert "step 1 of safer plans: 4.3 GiB of KV cache instead of 6.5 GiB" in (
-        plan(HEADLESS, 1).warnings
-    )
-
-
 def test_the_least_context_is_one_that_an_agent_can_use() -> None:
     assert plan(MEMORY_PROFILE="safe").max_model_len == MIN_CONTEXT
 
@@ -386,11 +345,6 @@ def test_a_larger_model_on_the_cpu_gets_a_cache_for_the_least_context() -> None:
     made = plan_memory(settings(PROFILE="demo"), golden_host("demo-24g"), wide)
     assert made.kv_bytes == 4 * GIB  # 248 KiB x 16,384 is 3.9 GiB
     assert made.kv_tokens >= made.max_model_len >= MIN_CONTEXT
-
-
-def test_safer_steps_of_the_cpu_engine_shorten_the_context() -> None:
-    contexts = [demo(rung, MAX_MODEL_LEN=49_152).max_model_len for rung in range(RUNGS)]
-    assert contexts == [49_152, 32_768, 16_384]
 
 
 def test_a_small_machine_without_room_for_the_cpu_engine_is_refused() -> None:
