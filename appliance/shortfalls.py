@@ -20,6 +20,23 @@ _SHORT_FLAGS = ("-sc", "-tp")
 
 def hard_shortfalls(case: Reckoning) -> tuple[Shortfall, ...]:
     """Return what no force helps against: the engine itself would refuse."""
+    return _too_long(case) + _no_cache(case)
+
+
+def _too_long(case: Reckoning) -> tuple[Shortfall, ...]:
+    chosen, longest = case.settings.max_model_len, case.model.max_position_embeddings
+    # a checkpoint may be told to be longer than its config says: then vLLM judges
+    is_told = any(named_flag(word, ("--hf-overrides",)) for word in case.settings.engine_extra_args)
+    if not chosen or not longest or chosen <= longest or is_told:
+        return ()
+    what = (
+        f"APPLIANCE_MAX_MODEL_LEN={chosen} is longer than the model's own {longest:,} tokens "
+        "(max_position_embeddings)"
+    )
+    return (Shortfall(what, 0, (f"APPLIANCE_MAX_MODEL_LEN={longest} at most, or unset it",)),)
+
+
+def _no_cache(case: Reckoning) -> tuple[Shortfall, ...]:
     fraction = case.utilization
     if fraction is not None and not 0 < fraction < 1:
         remedies = _on_the_machine(case, -case.left) or ("a smaller checkpoint",)

@@ -122,6 +122,32 @@ def test_the_context_that_it_says_to_take_fits() -> None:
         plan(MAX_MODEL_LEN=context + 1024)
 
 
+@pytest.mark.parametrize("force", ["off", "on"])
+def test_a_context_beyond_the_models_own_is_refused_by_force_too(force: str) -> None:
+    short_sighted = replace(NIKOLA, max_position_embeddings=16_384)
+    (short,) = refusal(model=short_sighted, MAX_MODEL_LEN=16_385, MEMORY_FORCE=force).shortfalls
+    assert "APPLIANCE_MAX_MODEL_LEN=16385 is longer than the model's own 16,384" in short.what
+    assert told(short) == "APPLIANCE_MAX_MODEL_LEN=16384 at most, or unset it"
+    assert plan(model=short_sighted, MAX_MODEL_LEN=16_384).max_model_len == 16_384
+
+
+def test_a_context_beyond_the_models_own_is_told_with_what_else_is_short() -> None:
+    first, *others = refusal(MAX_MODEL_LEN=204_801).shortfalls
+    assert "204,800 tokens" in first.what
+    assert others
+    host = golden_host("demo-24g")
+    assert "131,072" in refusal(host, DEMO, PROFILE="demo", MAX_MODEL_LEN=131_073).what
+
+
+def test_a_length_that_is_unknown_or_overridden_is_left_to_the_engine() -> None:
+    unknown = replace(NIKOLA, max_position_embeddings=0)
+    assert plan(model=unknown, MAX_MODEL_LEN=20_000).max_model_len == 20_000
+    longer = "--hf-overrides.max_position_embeddings 32768"
+    short = replace(NIKOLA, max_position_embeddings=16_384)
+    made = plan(model=short, MAX_MODEL_LEN=20_000, ENGINE_EXTRA_ARGS=longer)
+    assert made.max_model_len == 20_000
+
+
 def test_a_cache_that_does_not_hold_the_context_is_refused_by_force_too() -> None:
     chosen: dict[str, Any] = {"GPU_MEMORY_UTILIZATION": 0.84, "MAX_MODEL_LEN": 49_152}
     for force in ("off", "on"):
