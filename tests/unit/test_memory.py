@@ -1,5 +1,6 @@
 """The memory plan: its laws over any machine, and its figures on the golden Spark."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from appliance.errors import DoesNotFit
 from appliance.facts import Evictable, HostFacts, SwapDevice
 from appliance.memory import CONTEXTS, MIN_CONTEXT, RUNGS, Learned, MemoryPlan, plan_memory
 from appliance.profiles import BOX_PROFILES
+from appliance.reckoning import MIN_OS_BYTES
 from appliance.settings import Settings, load_settings
 from tests.plans import golden_host, golden_model
 
@@ -183,6 +185,28 @@ def test_no_more_is_pushed_out_than_swap_on_a_disk_takes(
     assert made.deficit_bytes <= sum(group.anon_bytes for group in host.evictable)
     needed = host.memory_available_bytes + made.deficit_bytes
     assert made.needed_available_bytes <= needed
+
+
+@given(HOSTS, PROFILES, CONTEXT, RUNG, BOXES, st.floats(0.79, 0.99))
+def test_what_is_asked_of_the_helper_leaves_a_bare_systems_own_memory(
+    host: HostFacts, profile: str, context: int | None, rung: int, box: str, fraction: float
+) -> None:
+    for chosen in ({"MAX_MODEL_LEN": context or ""}, {"GPU_MEMORY_UTILIZATION": fraction}):
+        forced = settings(PROFILE=box, MEMORY_PROFILE=profile, MEMORY_FORCE="on", **chosen)
+        with suppress(DoesNotFit):
+            made = plan_memory(forced, host, NIKOLA, rung=rung)
+            if made.deficit_bytes:
+                limit = host.memory_total_bytes - MIN_OS_BYTES
+                assert made.needed_available_bytes <= limit
+
+
+def test_even_a_forced_plan_asks_the_helper_for_no_more_than_there_is() -> None:
+    host = spark(
+        10 * GIB, evictable=(Evictable("a", 30 * GIB),), swap=(replace(DISK, size_bytes=40 * GIB),)
+    )
+    made = plan(host, GPU_MEMORY_UTILIZATION=0.97, MEMORY_FORCE="on")
+    assert made.deficit_bytes > 0
+    assert made.needed_available_bytes == host.memory_total_bytes - MIN_OS_BYTES
 
 
 @given(USED)
