@@ -3,7 +3,6 @@
 import asyncio
 import os
 
-from appliance import __version__
 from appliance.attached import Attached
 from appliance.engine import Engine
 from appliance.host import StateFolder
@@ -19,7 +18,7 @@ from appliance.preparation import RESETTLE_S, Preparation
 from appliance.prompt import PromptPolicy
 from appliance.restart import RestartPolicy
 from appliance.settings import Settings
-from appliance.statefile import checkpoint_id, choice_hash
+from appliance.statefile import choice_of
 from appliance.supervisor import Supervisor, Wiring
 from appliance.swap import DROP_S, EVICT_S, find_swap
 from appliance.upstream import Upstream
@@ -44,9 +43,7 @@ async def build_engine(
         upstream = Upstream(settings.engine_url or "", key)
         return Attached(upstream, settings.served_model_name, check, metrics), None
 
-    checkpoint = await asyncio.to_thread(checkpoint_id, settings.model_dir)
-    image = f"{__version__} {os.environ.get('UNGLITCHED_IMAGE', '')}"
-    choice = choice_hash(settings.model_dump(mode="json"), checkpoint, image)
+    choice = await asyncio.to_thread(choice_of, settings, os.environ)
     keeper = open_keeper(state.path, choice)
     swap = find_swap(settings.swap, settings.swap_command, state.swap_lock)
     preparation = Preparation(

@@ -18,11 +18,13 @@ from appliance.factsfile import read_host, read_model
 from appliance.fieldtypes import is_size
 from appliance.host import find_extras
 from appliance.launch import HIDDEN, LaunchPlan, plan_launch
-from appliance.memory import MemoryPlan, plan_memory
+from appliance.memory import Learned, MemoryPlan, plan_memory
 from appliance.observe import observe
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.settings import PREFIX, Settings
 from appliance.sizes import format_size
+from appliance.statefile import choice_of, kept_overheads
+from appliance.swap import find_swap
 
 PLANNED_PORT = 0  # the real one is picked at each start
 
@@ -56,7 +58,7 @@ def print_plan(
 
     It is 78 when the memory does not fit, 1 when the model is not servable. ``host_file`` and
     ``model_file`` stand for a machine and a checkpoint that are not here. Raises SettingsError
-    for a file that cannot be read.
+    for a file that cannot be read, SwapError for a force_swap that must be there and is not.
     """
     plan = _plan(settings, host_file, model_file)
     if form == "shell":
@@ -98,8 +100,10 @@ def _planned(settings: Settings, host_file: Path | None, model_file: Path | None
         )
     except ModelFolderError as error:
         return _Plan(host, trouble=error)
+    # what was learned here says nothing of another machine, or of another checkpoint
+    learned = None if host_file or model_file else _learned(settings)
     try:
-        return _Plan(host, model, plan_memory(settings, host, model))
+        return _Plan(host, model, plan_memory(settings, host, model, learned))
     except DoesNotFit as error:
         return _Plan(host, model, trouble=error)
 
@@ -107,7 +111,14 @@ def _planned(settings: Settings, host_file: Path | None, model_file: Path | None
 def _host(settings: Settings, host_file: Path | None) -> HostFacts:
     if host_file:
         return read_host(*_text(host_file))
-    return observe(settings.evict_cgroups, settings.cgroup_base)
+    # as a start does: without the helper, nothing is counted on to be pushed out
+    lock = settings.state_dir / "force_swap.lock"  # it is not taken here
+    swap = find_swap(settings.swap, settings.swap_command, lock)
+    return observe(settings.evict_cgroups if swap else (), settings.cgroup_base)
+
+
+def _learned(settings: Settings) -> Learned | None:
+    return Learned.of(kept_overheads(settings.state_dir, choice_of(settings, os.environ)))
 
 
 def _text(path: Path) -> tuple[str, str]:

@@ -194,7 +194,7 @@ class Settings(BaseModel):
             checked = checked_names(names, UID) if names else ()
         except HostError as cause:  # it speaks of a command's flag
             what = cause.what.removeprefix("--cgroup ")
-            raise ValueError(f"{what}; name one like user.slice/user-1000.slice") from None
+            raise ValueError(f"{what}; name one like system.slice/snapd.service") from None
         for outer, inner in permutations(checked, 2):
             if inner.startswith(f"{outer}/"):  # pushed out twice, and counted twice
                 raise ValueError(f"{outer} holds {inner}: name one of them")

@@ -17,13 +17,15 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 
+from appliance import __version__
 from appliance.checkpoint.folder import INDEX
 from appliance.restart import History, Reason
-from appliance.settings import SECRETS
+from appliance.settings import SECRETS, Settings
 
 log = structlog.get_logger()
 
 VERSION = 1
+ENGINE_FILE = "engine.json"  # in the state folder
 MISSING = "missing"
 _LIMIT = 2**20  # bytes; the file has some hundred, so a longer one is not ours
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -133,6 +135,28 @@ def checkpoint_id(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def choice_of(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Return the fingerprint of what is chosen now. Reads the checkpoint's folder.
+
+    ``environ`` names the image: another one holds another vLLM.
+    """
+    image = f"{__version__} {environ.get('UNGLITCHED_IMAGE', '')}"
+    checkpoint = checkpoint_id(settings.model_dir)
+    return choice_hash(settings.model_dump(mode="json"), checkpoint, image)
+
+
+def kept_overheads(folder: Path, choice: str) -> Mapping[str, int]:
+    """Return what the last start of this choice has taught, {} for nothing. Changes nothing.
+
+    It is for those who do not hold the state folder: what cannot be read is left as it is.
+    """
+    try:
+        kept = _decode(_read(folder / ENGINE_FILE))
+    except (OSError, *_UNREADABLE, _UnknownVersion):
+        return {}
+    return kept.learned if kept.choice == choice else {}
+
+
 def _digest_of(path: Path) -> bytes:
     # a digest of fixed length: no byte of one file can pass for a byte of the next
     try:
@@ -167,8 +191,7 @@ class StateFile:
         """
         self.note = ""
         try:
-            with self.path.open("rb") as file:
-                data = file.read(_LIMIT + 1)
+            data = _read(self.path)
         except FileNotFoundError:
             return Kept()
         except OSError as cause:
@@ -210,6 +233,11 @@ class StateFile:
 
 class _UnknownVersion(ValueError):
     """The file is of another version of the appliance."""
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LIMIT + 1)
 
 
 def _decode(data: bytes) -> Kept:
