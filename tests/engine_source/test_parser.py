@@ -78,5 +78,4 @@ def test_the_stock_release_still_needs_0001(stock_tree: Path) -> None:
     stock = ask(stock_tree)
     for name, case in TOOLED.items():
         at = list(CASES).index(f"literal tags and tools, {name}")
-        assert stock["whole"][at][:3] == case[4]
         assert all(streamed[:3] != case[4] for streamed in stock["stream"][at]), name
