@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.errors import HostError, SettingsError
-from appliance.lan import lan_addresses
+from appliance.lan import in_container, lan_addresses
 from appliance.tls import now_utc
 
 DAYS = 825  # the most that Apple's clients take
@@ -35,10 +36,14 @@ class Pair:
     fingerprint: str
 
 
-def machine_names() -> tuple[str, ...]:
-    """Return by which names and addresses this machine is reached, loopback included."""
+def machine_names(*, is_boxed: bool) -> tuple[str, ...]:
+    """Return by which names and addresses this machine is reached, loopback included.
+
+    ``is_boxed``: in a container, whose own name and addresses nobody outside knows.
+    """
+    if is_boxed:
+        return LOCAL
     name = socket.gethostname().lower()
-    # a container's name is a number that nobody outside knows, but it does no harm
     mdns = () if "." in name else (f"{name}.local",)
     return tuple(dict.fromkeys((name, *mdns, *lan_addresses(), *LOCAL)))
 
@@ -95,7 +100,11 @@ def _general(name: str) -> x509.GeneralName:
 
 def write_cert(hosts: Sequence[str], folder: Path, days: int, *, replace: bool) -> int:
     """Make a pair for this machine and ``hosts``, write it, and say what to do with it."""
-    names = tuple(dict.fromkeys((*(host.lower() for host in hosts), *machine_names())))
+    is_boxed = in_container()
+    if is_boxed and not hosts:
+        print("in a container: name the machine as its clients do, with --host", file=sys.stderr)
+    own = machine_names(is_boxed=is_boxed)
+    names = tuple(dict.fromkeys((*(host.lower() for host in hosts), *own)))
     pair = make_pair(names, days, now_utc())
     cert, key = folder / "cert.pem", folder / "key.pem"
     if not replace and (there := [path for path in (cert, key) if path.exists()]):

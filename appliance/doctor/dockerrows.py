@@ -8,7 +8,8 @@ from appliance.doctor.row import Row, Unseen, fail, ok, warn
 from appliance.sizes import format_size
 
 OLDEST_API = (1, 41)  # of Docker 20.10, the oldest that the image was built and run with
-OLDEST_COMPOSE = 2
+WANTED_API = (1, 44)  # of Docker 25, as compose.yaml wants it
+OLDEST_COMPOSE = (2, 24)  # the first that takes an .env that may be missing
 _NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MEANT = {
     0: "it was stopped",
@@ -40,6 +41,8 @@ def _engine_row(docker: DockerFacts) -> Row:
     value = f"{docker.version} (API {api}{rootless}) at {docker.address}"
     if docker.api_version < OLDEST_API:
         return fail("docker", f"{value} is older than 20.10", "install a newer Docker engine")
+    if docker.api_version < WANTED_API:
+        return warn("docker", f"{value} is older than 25", "install a newer Docker engine")
     return ok("docker", value)
 
 
@@ -118,10 +121,12 @@ def compose_rows(compose: ComposeFacts, *, is_wanted: bool) -> Iterator[Row]:
         level = fail if is_wanted and compose.folder else warn
         yield level("compose", compose.missing, "install the package docker-compose-plugin")
         return
-    major = compose.version.partition(".")[0]
-    if major.isdecimal() and int(major) < OLDEST_COMPOSE:
-        old = f"{compose.version}: its files cannot be read by it as they are"
-        yield warn("compose", old, "install the package docker-compose-plugin")
+    numbers = compose.version.split(".")[:2]
+    if tuple(int(n) for n in numbers if n.isdecimal()) < OLDEST_COMPOSE:
+        old = f"{compose.version} cannot read compose.yaml: it wants 2.24 or newer"
+        yield (fail if is_wanted and compose.folder else warn)(
+            "compose", old, "install the package docker-compose-plugin"
+        )
         return
     yield ok("compose", compose.version)
     if compose.trouble:

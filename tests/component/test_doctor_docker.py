@@ -89,6 +89,12 @@ def test_an_engine_older_than_20_10_fails(see: See) -> None:
     assert "19.03.15" in row.value
 
 
+def test_one_older_than_25_is_warned_of_for_the_compose_file_wants_that(see: See) -> None:
+    row = rows_of(see(FakeDocker(version="version-20-amd64")))["docker"]
+    assert row.level is Level.WARN
+    assert "older than 25" in row.value
+
+
 def test_an_image_of_another_architecture_fails_and_a_missing_one_is_to_be_made(see: See) -> None:
     row = rows_of(see(FakeDocker(image="image-amd64")))["image"]
     assert row.level is Level.FAIL

@@ -15,6 +15,7 @@ import pytest
 
 from appliance.cli import main
 from appliance.probes import GREETING
+from appliance.tls import now_utc
 from tests import engines
 from tests.appliances import (
     COMMAND,
@@ -172,6 +173,16 @@ def test_an_expired_certificate_ends_with_78(run: RunAppliance, tmp_path: Path) 
     box = run(tls_cert=cert, tls_key=key)
     assert box.code() == 78
     assert f"{cert} expired on 2020-11-24" in box.err
+
+
+def test_a_certificate_that_ends_soon_is_served_and_warned_of(
+    run: RunAppliance, tmp_path: Path
+) -> None:
+    cert, key = write_pair(tmp_path, days=5, now=now_utc())
+    box = run(tls_cert=cert, tls_key=key)
+    box.until("ready")
+    assert f"{cert} ends in 4 days" in box.err
+    assert "appliance cert --replace" in box.err
 
 
 def test_the_lan_is_told_its_url_and_warned_of_plain_http(run: RunAppliance) -> None:

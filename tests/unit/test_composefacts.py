@@ -108,8 +108,17 @@ def test_no_compose_fails_only_where_it_would_be_used() -> None:
     assert rows(elsewhere)["compose"].level is Level.WARN
 
 
-def test_compose_1_is_told_to_be_old() -> None:
-    assert rows(ComposeFacts("1.29.2", folder=Path("/u")))["compose"].level is Level.WARN
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        *(("1.29.2", Level.FAIL), ("2.20.3", Level.FAIL), ("", Level.FAIL)),
+        *(("2.24.0", Level.OK), ("2.26.1-4", Level.OK), ("5.6.1", Level.OK)),
+    ],
+)
+def test_a_compose_before_2_24_cannot_read_the_file(version: str, level: Level) -> None:
+    assert rows(ComposeFacts(version, folder=Path("/u")))["compose"].level is level
+    elsewhere = rows(ComposeFacts(version))["compose"].level
+    assert elsewhere is (Level.OK if level is Level.OK else Level.WARN)
 
 
 def test_files_that_compose_refuses_are_quoted() -> None:

@@ -41,10 +41,14 @@ def test_two_pairs_differ_in_key_and_number() -> None:
 
 
 def test_this_machine_is_reached_by_its_name_and_on_loopback() -> None:
-    names = machine_names()
+    names = machine_names(is_boxed=False)
     assert names[0] == socket.gethostname().lower()
     assert names[-3:] == ("localhost", "127.0.0.1", "::1")
     assert len(set(names)) == len(names)
+
+
+def test_a_container_knows_of_no_name_but_loopback() -> None:
+    assert machine_names(is_boxed=True) == ("localhost", "127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "http://spark", "spark:9000", "user@spark", "a" * 300])
