@@ -230,7 +230,12 @@ def _eviction_remedies(case: Reckoning, wanted: int) -> list[str]:
         kind = "on a disk, not in zram" if case.host.swap else "on a disk"
         remedies.append(f"add {gib(size)} of swap {kind}, so that cold pages can be pushed out")
     groups = ", ".join(f"{group.cgroup} ({gib(group.anon_bytes)})" for group in case.host.evictable)
-    if not groups:
+    if not groups and (chosen := case.settings.evict_cgroups):
+        remedies.append(
+            f"make force-swap, or see why {', '.join(chosen)} cannot be read: without both nothing "
+            "is pushed out (appliance host status)"
+        )
+    elif not groups:
         remedies.append(
             f"name cgroups in APPLIANCE_EVICT_CGROUPS: force_swap then pushes up to {gib(wanted)} "
             "of their cold pages out (appliance host install)"

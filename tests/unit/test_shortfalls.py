@@ -213,6 +213,12 @@ def test_with_swap_switched_off_that_is_said_first() -> None:
     assert "APPLIANCE_SWAP=auto" in told(refusal(host, SWAP="off").shortfalls[0])
 
 
+def test_cgroups_that_are_named_and_were_not_seen_are_said() -> None:
+    remedies = told(refusal(BAD_KIT, EVICT_CGROUPS="docker").shortfalls[0])
+    assert "make force-swap, or see why docker cannot be read" in remedies
+    assert "name cgroups" not in remedies
+
+
 def test_with_enough_to_push_out_even_a_bad_kit_fits() -> None:
     host = replace(
         BAD_KIT,
