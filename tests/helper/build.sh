@@ -8,7 +8,8 @@ source=unglitched_vllm/force_swap.cpp
 here=tests/helper
 
 declare -A package=([g++]=g++ [aarch64-linux-gnu-g++]=g++-aarch64-linux-gnu [flock]=util-linux
-    [qemu-aarch64-static]=qemu-user-static [clang++]=clang [clang-tidy]=clang-tidy)
+    [qemu-aarch64-static]=qemu-user-static [clang++]=clang [clang-tidy]=clang-tidy
+    [clang-format]=clang-format)
 missing=()
 for tool in "${!package[@]}"; do
     command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
@@ -23,7 +24,7 @@ exec 9>"$out/.lock"
 flock 9
 
 warnings=(-std=c++20 -Wall -Wextra -Wconversion -Werror)
-sanitize=(-g -O0 "-fsanitize=address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer)
+sanitize=(-g1 -O0 "-fsanitize=address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 # make TARGET SOURCE... -- COMMAND...: runs the command when the target is older than a source;
 # two at a time.

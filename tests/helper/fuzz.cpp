@@ -39,11 +39,10 @@ void numbers(string_view text) {
   require(!size || (!text.empty() && *size >= 0));
   (void)parse_limit(text);
   (void)parse_cgroup(text);
-  require(parse_pid(text).value_or(0) >= 0);
 }
 void machine(string_view text) {
   for (const SwapArea& area : parse_swaps(text)) require(area.used <= area.size);
-  if (const auto stat = parse_stat(text)) require(stat->pid >= 0 && stat->parent >= 0);
+  if (const auto stat = parse_stat(text)) require(stat->names.size() == 1);
   for (const Vma& vma : parse_smaps(text)) require(vma.movable && vma.length > 0);
   (void)parse_keyed(text);
 }
