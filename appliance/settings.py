@@ -391,6 +391,7 @@ def _explain(error: ValidationError, layered: Mapping[str, tuple[Any, str]]) -> 
             continue
         value, origin = layered.get(name, (issue.get("input"), "default"))
         shown = "(hidden)" if name in SECRETS else _USERINFO.sub("//(hidden)@", repr(value))
+        shown = shown if len(shown) < 200 else f"{shown[:200]}..."
         where = origin if origin.startswith(PREFIX) else f"{name} ({origin})"
         lines.append(f"{where}={shown}: {message}")
     return "; ".join(lines)

@@ -35,7 +35,11 @@ def test_what_is_no_size_is_named_with_an_accepted_form(text: Any) -> None:
     assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["9" * 400, f"{'9' * 400} GiB", 10**400, "1048577TiB", 2**60 + 1])
+@pytest.mark.parametrize(
+    "text",
+    ["9" * 400, f"{'9' * 400} GiB", 10**400, "1048577TiB", 2**60 + 1],
+    ids=["digits", "digits with a unit", "number", "one TiB more", "one byte more"],
+)
 def test_a_size_beyond_every_machine_is_refused_and_cut(text: Any) -> None:
     with pytest.raises(ValueError, match="too large") as caught:
         parse_size(text)
