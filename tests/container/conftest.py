@@ -52,6 +52,7 @@ def arm64_image() -> str:
 def serving(image: str) -> Iterator[Stack]:
     """Yield the demo as compose.yaml starts it."""
     with world.stack("serving", env={"APPLIANCE_RESTART_BACKOFF_S": "1"}) as made:
+        made.up("--wait")
         yield made
 
 

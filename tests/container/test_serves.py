@@ -9,11 +9,10 @@ import httpx
 import pytest
 
 from tests.container import world
-from tests.container.world import Stack, docker, inspect
-from tests.engines import wait_until
+from tests.container.world import Stack, docker, inspect, patiently
 
 # Each start of the real engine takes half a minute, and more on a busy machine.
-pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
 GONE_S = 30.0
 STREAM = {
@@ -97,7 +96,7 @@ def test_a_killed_engine_comes_back_and_leaves_no_zombie(demo: Stack) -> None:
             pid for pid, _, name in demo.processes() if "EngineCor" in name
         )  # the kernel keeps 15 letters
         demo.said("sh", "-c", f"kill -9 {core}")
-        wait_until(lambda: client.get("/health/ready").status_code == 503, GONE_S, "503")
+        patiently(lambda: client.get("/health/ready").status_code == 503, GONE_S, "503")
         demo.until("ready", spawn + 1)
         assert client.get("/v1/models").status_code == 200
     assert [row for row in demo.processes() if row[1] == "Z"] == []
@@ -130,7 +129,7 @@ def test_an_engine_that_ends_by_itself_does_not_end_the_container(demo: Stack) -
 
 def test_kill_9_of_the_appliance_ends_the_container_and_all_in_it(demo: Stack) -> None:
     docker("kill", "--signal", str(int(signal.SIGKILL)), demo.container)
-    wait_until(lambda: demo.state["Status"] == "exited", GONE_S, "the end")
+    patiently(lambda: demo.state["Status"] == "exited", GONE_S, "the end")
     assert demo.state["ExitCode"] == 137
     assert inspect("container", demo.container)["HostConfig"]["RestartPolicy"]["Name"] == "no"
 

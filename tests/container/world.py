@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +13,13 @@ from typing import Any
 
 import httpx
 
-from tests.engines import wait_until
-
 PROJECT = Path(__file__).resolve().parents[2]
 BASE, BASE_ARM64 = "unglitched-ci/debian:12", "unglitched-ci/debian:12-arm64"
 DEMO, ARM64 = "unglitched:demo", "unglitched:arm64"
 QEMU = Path("/usr/bin/qemu-aarch64-static")
 CALL_S = 60.0
-START_S = 240.0  # 27 s on a quiet machine, 96 s seen on a busy one
+START_S = 420.0  # 27 s on a quiet machine, 216 s seen on a busy one
+POLL_S = 0.5  # each look is a process, or a request to what is being measured
 NO_SETTINGS = "/dev/null"  # in place of an .env that may lie in the clone
 
 
@@ -51,6 +52,15 @@ def inspect(kind: str, name: str) -> dict[str, Any]:
     return description
 
 
+def patiently(holds: Callable[[], bool], within_s: float, what: str) -> None:
+    """Wait for a state with a deadline, looking twice a second."""
+    pause = threading.Event()
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {within_s} s in vain for {what}"
+        pause.wait(POLL_S)
+
+
 @dataclass(frozen=True)
 class Stack:
     """One Compose project over the clone's compose.yaml."""
@@ -68,10 +78,12 @@ class Stack:
             env={"APPLIANCE_PORT": "0", **self.env},
         )
 
-    def up(self) -> None:
-        """Start it, and return when it is healthy."""
-        done = self.compose("up", "--detach", "--no-build", "--wait", within_s=START_S)
+    def up(self, *options: str) -> None:
+        """Start it if it does not run, and return when its engine is ready."""
+        done = self.compose("up", "--detach", "--no-build", *options, within_s=START_S)
         assert done.returncode == 0, f"{done.stderr}\n{self.logs()}"
+        told = self.exec("/opt/appliance/bin/ready.py", "--wait", within_s=START_S)
+        assert told.returncode == 0, told.stdout
 
     def logs(self) -> str:
         """Return the container's log."""
@@ -117,7 +129,7 @@ class Stack:
                 health = client.get("/health").json()
                 return (health["state"], health["spawn"]) == (state, spawn)
 
-            wait_until(is_so, within_s, f"start {spawn} to be {state}")
+            patiently(is_so, within_s, f"start {spawn} to be {state}")
 
     def processes(self) -> list[tuple[int, str, str]]:
         """Return (pid, state letter, command) of each process in the container."""
