@@ -509,7 +509,8 @@ struct World {
   const Fd base;
   const u64 page = static_cast<u64>(sysconf(_SC_PAGESIZE));
   vector<Json> recorded;
-  pid_t stuck = 0;
+  const double deadline = monotonic() + request.max_seconds;
+  pid_t stuck = 0;  // a killed child that the kernel still holds
   double fake_now = 0;
   int hook = 0;
 
@@ -530,7 +531,7 @@ struct World {
   }
   // Does `work` in a child, or only records it.
   int effect(const char* name, const string& what, const string& text, const std::function<int()>& work) {
-    if (!request.fake) return run_in_child(work, monotonic() + request.max_seconds, stuck);
+    if (!request.fake) return run_in_child(work, deadline, stuck);
     recorded.push_back(object({{"op", name}, {"object", what}, {"text", text}}));
     return ask(cat(name, " ", what, " ", text));
   }

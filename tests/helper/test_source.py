@@ -14,6 +14,11 @@ def tool(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=SOURCE.parent, capture_output=True, text=True, timeout=250)
 
 
+@pytest.mark.xfail(strict=True, reason="1,193 lines: the limit is not held yet")
+def test_the_source_has_at_most_nine_hundred_lines() -> None:
+    assert len(SOURCE.read_text().splitlines()) <= 900
+
+
 def test_clang_tidy_has_nothing_to_say(built: dict[str, Build]) -> None:
     done = tool("clang-tidy", "--quiet", SOURCE.name, "--", "-std=c++20")
 
