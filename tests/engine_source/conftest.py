@@ -53,15 +53,21 @@ def unpack(sdist: Path, folder: Path, *wanted: str) -> Path:
 
 @pytest.fixture(scope="session")
 def stock_tree(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """vLLM's Python and CMake files as they come."""
-    return unpack(sdist, tmp_path_factory.mktemp("stock"), "vllm/", "cmake/", "CMakeLists.txt")
+    """What of vLLM the patches touch, and its CMake files, as they come."""
+    touched = (name for patch in patches.read_series() for name in patch.touches)
+    return unpack(sdist, tmp_path_factory.mktemp("stock"), "cmake/", "CMakeLists.txt", *touched)
 
 
 @pytest.fixture(scope="session")
 def patched_tree(stock_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with every patch in."""
-    tree = tmp_path_factory.mktemp("patched") / stock_tree.name
-    shutil.copytree(stock_tree, tree, copy_function=os.link)  # patch writes a new file
+    return patched_copy(stock_tree, tmp_path_factory.mktemp("patched"))
+
+
+def patched_copy(stock: Path, folder: Path) -> Path:
+    """Return a copy of the tree, in ``folder``, with every patch in."""
+    tree = folder / stock.name
+    shutil.copytree(stock, tree, copy_function=os.link)  # patch writes a new file
     patches.apply(patches.read_series(), tree)
     return tree
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract import test_parser_in_engine as contract
+from tests.engine_source.conftest import patched_copy, unpack
 
 CHECK = Path(contract.__file__).with_name("parser_in_engine_check.py")
 LITERAL = "the </think> and <think> tags"
@@ -53,8 +54,14 @@ def ask(tree: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def patched(patched_tree: Path) -> dict[str, Any]:
-    return ask(patched_tree)
+def python(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vLLM's Python, all of it, as it comes; and CMakeLists.txt for the other patches."""
+    return unpack(sdist, tmp_path_factory.mktemp("python"), "vllm/", "CMakeLists.txt")
+
+
+@pytest.fixture(scope="module")
+def patched(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return ask(patched_copy(python, tmp_path_factory.mktemp("ours")))
 
 
 @pytest.mark.parametrize("name", TOOLED)
@@ -74,8 +81,8 @@ def test_every_case_of_the_parser_holds_in_the_patched_release(
 
 
 @pytest.mark.long
-def test_the_stock_release_still_needs_0001(stock_tree: Path) -> None:
-    stock = ask(stock_tree)
+def test_the_stock_release_still_needs_0001(python: Path) -> None:
+    stock = ask(python)
     for name, case in TOOLED.items():
         at = list(CASES).index(f"literal tags and tools, {name}")
         assert all(streamed[:3] != case[4] for streamed in stock["stream"][at]), name
