@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 32,
-    "max_position_embeddings": 8192,
+    "max_position_embeddings": 65_536,
 }
 
 

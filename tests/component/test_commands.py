@@ -63,7 +63,7 @@ def test_help_teaches_by_example(shell: Shell, command: str) -> None:
 def test_status_is_0_when_ready_and_tells_it(here: Shell) -> None:
     assert here.run("status") == 0
     assert "ready" in here.out
-    assert "Nikola, context 8192" in here.out
+    assert "Nikola, context 65536" in here.out
     assert here.run("status", "--json") == 0
     assert json.loads(here.out)["state"] == "ready"
     assert here.run("status", "--lines", "5") == 0

@@ -134,7 +134,7 @@ def test_the_json_form_holds_the_whole_plan_and_the_facts_that_it_is_made_of(
     view = json.loads(printed(capsys, settings, "json"))
     memory = view["memory"]
     assert sum(row["bytes"] for row in memory["rows"]) == view["host"]["memory_total_bytes"]
-    assert memory["max_model_len"] == 8192
+    assert memory["max_model_len"] == 65_536
     assert memory["floors"]["kill_bytes"] == 2**29
     assert memory["warnings"] == []
     assert read_host(json.dumps(view["host"]), "f") == golden_host("demo-24g")
