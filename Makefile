@@ -9,7 +9,8 @@ KERNEL_TABLE ?=
 DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 	$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 WORKERS := -n 2
-SHELL_FILES := .ci/run extras/inference_minimax.sh tests/helper/build.sh
+SHELL_FILES := $(shell git ls-files '*.sh' .ci/run tests/engine_source/stubs/bin \
+	tests/engine_source/stubs/cuda/bin/nvcc)
 APART := --ignore tests/fault --ignore tests/kernel
 
 .PHONY: help

@@ -31,7 +31,7 @@ UNUSED: Final = (
     "**/tests",
     "**/*.pyi",
 )
-# Beside them: pip, man pages, headers, and the libraries by which Intel's OpenMP reaches Intel's GPUs.
+# Beside them: pip, man pages, headers, and the libraries by which OpenMP reaches Intel GPUs.
 UNUSED_BESIDE: Final = (
     "bin/pip*",
     "include",
