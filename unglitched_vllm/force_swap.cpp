@@ -142,7 +142,7 @@ vector<Vma> parse_smaps(string_view text) {
   vector<Vma> all;
   for (const string_view line : split(text, "\n")) {
     const auto words = split(line), ends = split(words.empty() ? "" : words[0], "-");
-    if (words.size() < 2) continue;
+    if (words.size() < 2 || ends.empty()) continue;
     const u64 from = parse_u64(ends[0], 16).value_or(0), to = parse_u64(ends.back(), 16).value_or(0);
     if (words.size() > 4 && ends.size() == 2 && from < to)
       all.push_back({from, to - from, 0, words[1].ends_with('p') && words[4] == "0"});
@@ -526,6 +526,7 @@ struct World {
     if (hook <= 0 || write(hook, (line + "\n").data(), line.size() + 1) < 0) return 0;
     if (TEMP_FAILURE_RETRY(read(hook, reply.data(), reply.size() - 1)) <= 0) return 0;
     const auto words = split(reply.data());
+    if (words.empty()) return 0;
     pause(static_cast<int>(parse_u64(words.back()).value_or(0)));
     return static_cast<int>(parse_u64(words.front()).value_or(0));
   }
