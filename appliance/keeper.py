@@ -22,7 +22,7 @@ from appliance.logs import EngineLog
 from appliance.orphans import EngineRecord, end_orphans, find_orphans, record_of
 from appliance.overheads import Learned
 from appliance.restart import History, Reason
-from appliance.statefile import Kept, KeptEngine, StateFile, fresh
+from appliance.statefile import ENGINE_FILE, Kept, KeptEngine, StateFile, fresh
 from appliance.tree import boot_id
 
 log = structlog.get_logger()
@@ -198,6 +198,6 @@ class Keeper:
 
 def open_keeper(state_dir: Path, choice: str) -> Keeper:
     """Return the memory of a state folder, without what another boot or choice has outdated."""
-    file = StateFile(state_dir / "engine.json")
+    file = StateFile(state_dir / ENGINE_FILE)
     kept = fresh(file.load(), boot_id(), choice)
     return Keeper(file, IncidentStore(state_dir / "incidents"), kept)
