@@ -11,7 +11,7 @@ DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 WORKERS := -n 2
 SHELL_FILES := $(shell git ls-files '*.sh' .ci/run tests/engine_source/stubs/bin \
 	tests/engine_source/stubs/cuda/bin/nvcc)
-APART := --ignore tests/fault --ignore tests/kernel
+APART := --ignore tests/fault --ignore tests/kernel --ignore tests/container --ignore tests/helper
 
 .PHONY: help
 help: ## print this help
@@ -51,16 +51,17 @@ test-fault: .venv/.dev setup ## break it in every known way, and print what happ
 	FAULT_TABLE=$(FAULT_TABLE) CI=true $(BIN)/python -m pytest tests/fault -m "not long"
 
 test-helper: .venv/.dev ## force_swap: its table on three builds, races, a minute of fuzz
-	$(BIN)/python -m pytest tests/helper -m "not long"
+	@bash tests/helper/build.sh
+	$(BIN)/python -m pytest tests/helper -m "not long" $(WORKERS)
 
-test-kernel: .venv/.dev ## force_swap on real kernels in virtual machines (15 minutes)
+test-kernel: .venv/.dev ## force_swap on real kernels in virtual machines (20 minutes)
 	KERNEL_TABLE=$(KERNEL_TABLE) $(BIN)/python -m pytest tests/kernel -m kernel
 
 test-unit: .venv/.dev ## the tests that need no engine
-	$(BIN)/python -m pytest $(APART) --ignore tests/helper -m "not long and not engine" $(WORKERS)
+	$(BIN)/python -m pytest $(APART) -m "not long and not engine" $(WORKERS)
 
 test-long: .venv/.dev setup ## what takes long: fresh installs, real faults, ten minutes of fuzz
-	CI=true $(BIN)/python -m pytest --ignore tests/kernel -m long
+	CI=true $(BIN)/python -m pytest --ignore tests/kernel --ignore tests/container -m long
 
 format: .venv/.dev ## put the code into its form
 	$(BIN)/ruff check --fix .
