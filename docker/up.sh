@@ -34,12 +34,13 @@ value() { # NAME: of the environment, or else of .env, as Compose reads it
 }
 
 check_model() {
-    local folder file
+    local folder file revision
     folder=$(value MODEL_PATH)
+    revision=$(value MODEL_REVISION)
     [ -n "$folder" ] || fail "MODEL_PATH is not set" "name the checkpoint's folder in .env"
     for file in "${CONFIG_FILES[@]}"; do
         [ -f "$folder/$file" ] || fail "MODEL_PATH=$folder has no $file" \
-            "fetch the model (103 GB), or go on with it: hf download $MODEL --local-dir $folder"
+            "fetch the model (103 GB), or go on with it: hf download $MODEL${revision:+ --revision $revision} --local-dir $folder"
     done
 }
 
