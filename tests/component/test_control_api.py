@@ -14,7 +14,7 @@ from tests.engines import MODEL
 
 
 async def test_status_tells_state_model_and_places(start: StartAppliance) -> None:
-    box = await start("--chunk-delay", "0.05", "--max-model-len", "4096")
+    box = await start("--chunk-delay", "0.05", max_model_len=4096)
     async with box.client.stream("POST", CHAT, json=LONG | {"stream": True}):
         status = (await box.operator.get(f"{CONTROL}/status")).json()
     assert (status["status"], status["state"], status["spawn"]) == ("ready", "ready", 1)
@@ -173,7 +173,7 @@ async def test_start_and_stop_answer_at_once_with_the_status(start: StartApplian
 
 
 async def test_kilo_json_names_the_address_that_was_asked(start: StartAppliance) -> None:
-    box = await start("--max-model-len", "40000")
+    box = await start(max_model_len=40_000)
     config = (await box.client.get("/kilo.json")).json()
     options = config["provider"]["unglitched"]["options"]
     assert options["baseURL"] == f"{box.running.base_url}/v1"
