@@ -24,8 +24,11 @@ ln -sf /usr/bin/python3 "$environment/bin/python3"
 ln -sf python3 "$environment/bin/python"
 # pip takes a platform by its name alone: a wheel for an older libc has to be named too.
 platforms=$(for minor in $(seq 39 -1 17); do printf -- '--platform manylinux_2_%s_%s ' "$minor" "$machine"; done)
+# --ignore-requires-python: an older pip holds a package against its own Python, not the named one.
+# What fits was decided when the lock was made.
 # shellcheck disable=SC2086  # a list of words
 /build/bin/pip install --quiet --no-deps --only-binary :all: --target "$packages" --upgrade \
+    --ignore-requires-python \
     $platforms --platform "manylinux2014_$machine" --platform "linux_$machine" \
     --python-version "$version" --implementation cp --no-warn-script-location "$@"
 rm -rf "${packages:?}/bin" # commands of the building machine; ours are written by hand
