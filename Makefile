@@ -15,7 +15,7 @@ APART := --ignore tests/fault --ignore tests/kernel --ignore tests/container --i
 
 .PHONY: help
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- use
 
@@ -79,6 +79,10 @@ clean: ## remove the environments, the demo and all caches
 build/force_swap: unglitched_vllm/force_swap.cpp
 	@mkdir -p build
 	g++ -O2 -std=c++20 -Wall -Wextra -Wconversion -Werror -o $@ $<
+
+# ---- the container path
+
+include docker/container.mk
 
 # ---- environments
 

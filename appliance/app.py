@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from appliance.control import RETRY_AFTER_S, Control, health_json, is_admitting
+from appliance.control import RETRY_AFTER_S, Control, is_admitting
 from appliance.errors import ApplianceError, EngineNotReady, RequestError, http_status
 from appliance.keys import Access, Keys, bearer
 from appliance.kilo import kilo_config
@@ -154,7 +154,7 @@ async def _live(_request: Request) -> Response:
 def _health(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def health(request: Request) -> Response:
         snapshot = parts.control.engine.snapshot
-        body = msgspec.json.encode(health_json(snapshot, request.scope[ACCESS_KEY]))
+        body = msgspec.json.encode(parts.control.health(request.scope[ACCESS_KEY]))
         if is_admitting(snapshot):
             return _json(body)
         return _json(body, 503, {"retry-after": str(RETRY_AFTER_S)})

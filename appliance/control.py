@@ -18,6 +18,7 @@ from fastapi.responses import StreamingResponse
 from appliance import __version__
 from appliance.admission import Gate
 from appliance.engine import Engine, Request, Snapshot
+from appliance.enginefacts import EngineFacts
 from appliance.errors import RequestError
 from appliance.incidents import IncidentStore
 from appliance.keys import Access
@@ -70,23 +71,35 @@ def _iso(moment: float | None) -> str | None:
 
 @dataclass(frozen=True)
 class Control:
-    """The control API over one engine. ``incidents`` is None where nobody keeps any."""
+    """The control API over one engine.
+
+    ``incidents`` is None where nobody keeps any, ``build`` (what the engine was made from) where
+    the engine is somebody else's.
+    """
 
     engine: Engine
     gate: Gate
     settings: Settings
     incidents: IncidentStore | None = None
+    build: EngineFacts | None = None
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
         """End every event stream: the appliance ends, and must not wait for its watchers."""
         self._ended.set()
 
+    def health(self, access: Access) -> dict[str, Any]:
+        """Return what ``/health`` tells a client of this access."""
+        health = health_json(self.engine.snapshot, access)
+        if access >= Access.CLIENT:
+            health["engine_build"] = self.build.as_json() if self.build else None
+        return health
+
     def status(self) -> dict[str, Any]:
         """Return everything that ``appliance status`` shows."""
         snapshot = self.engine.snapshot
         return {
-            **health_json(snapshot, Access.OPERATOR),
+            **self.health(Access.OPERATOR),
             "version": __version__,
             "profile": self.settings.profile,
             "model": self.settings.served_model_name,

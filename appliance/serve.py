@@ -19,6 +19,7 @@ from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
 from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
+from appliance.enginefacts import engine_facts
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
 from appliance.fieldtypes import is_loopback
 from appliance.guards import pin_memory
@@ -110,7 +111,8 @@ async def _serve(
         engine.traffic = lambda: traffic(gate, relay)
     gate.on_idle = engine.idled
     engine.listen(lambda snapshot: follow(gate, snapshot, engine))
-    control = Control(engine, gate, settings, incidents)
+    build = engine_facts(settings.engine_command) if settings.engine == "spawn" else None
+    control = Control(engine, gate, settings, incidents, build)
     app = build_app(Parts(control, relay, metrics, keys))
     base_url = _address(settings, listener)
     state.address.write_text(base_url + "\n", encoding="ascii")

@@ -44,6 +44,13 @@ def test_it_answers_on_the_loopback_alone(demo: Stack) -> None:
     assert {entry["HostIp"] for entry in ports["9000/tcp"]} == {"127.0.0.1"}
 
 
+def test_health_tells_a_key_holder_what_the_engine_was_made_from(demo: Stack) -> None:
+    with demo.client() as client:
+        build = client.get("/health").json()["engine_build"]
+    assert (build["source"], build["patches"], build["problem"]) == ("cpu", [], "")
+    assert "engine_build" not in httpx.get(f"{demo.url}/health").json()
+
+
 def test_it_asks_for_a_key(demo: Stack) -> None:
     assert httpx.get(f"{demo.url}/v1/models").status_code == 401
 

@@ -1,0 +1,26 @@
+# The container path, for the Makefile at the top. BOX is spark, thor or demo; without it .env says.
+
+.PHONY: image image-demo up down logs doctor pin test-container
+image: ## build the image of this box (BOX=spark, thor, demo)
+	@docker/image.sh $(BOX)
+
+image-demo: ## build the image that runs on a laptop
+	@docker/image.sh demo
+
+up: ## start the container, and wait until it is ready (BOX=…)
+	@docker/up.sh up $(BOX)
+
+down: ## end it in order; keys and caches stay (BOX=…)
+	@docker/up.sh down $(BOX)
+
+logs: ## follow its log (BOX=…)
+	@docker/up.sh logs $(BOX)
+
+doctor: .venv/.runtime ## check this machine: Docker, GPU, memory, model, network
+	@$(BIN)/appliance doctor $(if $(BOX),--profile $(BOX))
+
+pin: ## find the digests of the base images, and the model's revision
+	@docker/pin.sh
+
+test-container: .venv/.dev ## the images and the container, over a real Docker engine
+	@docker/ci/test.sh
