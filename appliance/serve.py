@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from appliance.admission import Gate
 from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
+from appliance.bodies import Bodies
 from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
@@ -25,6 +26,7 @@ from appliance.fieldtypes import is_loopback
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
 from appliance.hostmetrics import HostMetrics
+from appliance.keepalive import Waits
 from appliance.keys import Keys, ensure_key
 from appliance.lan import in_container, lan_addresses, lan_urls
 from appliance.launch import Extras
@@ -32,6 +34,7 @@ from appliance.lifecycle import EngineState
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
+from appliance.reply import Replies
 from appliance.settings import Settings
 from appliance.supervisor import Supervisor
 from appliance.tls import load_identity, now_utc
@@ -129,18 +132,26 @@ def build_relay(
     settings: Settings, engine: Engine, gate: Gate, policy: PromptPolicy, metrics: Metrics
 ) -> Relay:
     """Return the relay in front of an engine."""
-    return Relay(
-        engine,
-        gate,
+    bodies = Bodies(
         policy,
         metrics,
         served_model=settings.served_model_name,
         max_body_bytes=settings.max_body_bytes,
-        queue_timeout_s=settings.queue_timeout_s,
-        admit_wait_s=settings.admit_wait_s,
-        whole_wait_s=settings.whole_wait_s,
-        head_after_s=settings.head_after_s,
-        keepalive_s=settings.keepalive_s,
+    )
+    waits = Waits(
+        settings.queue_timeout_s,
+        settings.admit_wait_s,
+        settings.whole_wait_s,
+        settings.head_after_s,
+        settings.keepalive_s,
+    )
+    return Relay(
+        engine,
+        gate,
+        bodies,
+        Replies(metrics),
+        waits,
+        metrics,
         expected_s=engine.expected_s,
         on_keepalive=metrics.keepalives.inc,
     )

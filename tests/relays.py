@@ -12,11 +12,14 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate
+from appliance.bodies import Bodies
 from appliance.engine import Engine
+from appliance.keepalive import Waits
 from appliance.metrics import Metrics
 from appliance.openai import ROUTES
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
+from appliance.reply import Replies
 from appliance.upstream import Upstream
 from tests.appliance_tasks import eventually
 from tests.appliances import CHAT, NO_TLS, WITHIN_S, metric
@@ -176,14 +179,15 @@ async def reborn(box: Box, reply: bytes = ANSWER) -> Mortal:
 async def front(gate: Gate | None = None, /, **waits: float) -> AsyncIterator[Box]:
     """Run a relay over a mortal engine; at the end nobody runs in it and nobody waits."""
     box = Box(gate or Gate(1, 64), await Mortal(reply=ANSWER).listen())
+    lengths = {"queue_timeout_s": WITHIN_S, **SOON, **waits}
+    lengths.setdefault("admit_wait_s", lengths["queue_timeout_s"])
     box.relay = Relay(
         cast(Engine, box),
         box.gate,
-        PromptPolicy(""),
+        Bodies(PromptPolicy(""), box.metrics, served_model=MODEL, max_body_bytes=1_000_000),
+        Replies(box.metrics),
+        Waits(**lengths),
         box.metrics,
-        served_model=MODEL,
-        max_body_bytes=1_000_000,
-        **{"queue_timeout_s": WITHIN_S, **SOON, **waits},
         expected_s=lambda: box.expected_s,
         on_keepalive=box.beat,
     )
