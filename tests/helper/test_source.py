@@ -14,7 +14,9 @@ def tool(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=SOURCE.parent, capture_output=True, text=True, timeout=250)
 
 
-@pytest.mark.xfail(strict=True, reason="1,194 lines: 900 would cost --pid, a guard or parts of the report")
+@pytest.mark.xfail(
+    strict=True, reason="1,194 lines: 900 would cost --pid, a guard or parts of the report"
+)
 def test_the_source_has_at_most_nine_hundred_lines() -> None:
     assert len(SOURCE.read_text().splitlines()) <= 900
 
