@@ -5,7 +5,6 @@ BIN := .venv/bin
 PORT ?=
 TORCH_INDEX ?=
 FAULT_TABLE ?=
-KERNEL_TABLE ?=
 DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 	$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 WORKERS := -n 2
@@ -19,7 +18,7 @@ help: ## print this help
 
 # ---- use
 
-.PHONY: demo smoke setup force-swap
+.PHONY: demo smoke setup
 demo: .venv/.runtime ## the appliance over the real vLLM CPU engine (ONCE=1, PORT=9001)
 	@$(BIN)/python -m appliance.demo $(DEMO_FLAGS)
 
@@ -30,18 +29,17 @@ smoke: .venv/.runtime ## check the running appliance (URL=http://… KEY=…)
 	@APPLIANCE_STATE_DIR=$${APPLIANCE_STATE_DIR:-$(if $(wildcard .demo/state/address),.demo/state)} \
 	$(BIN)/appliance smoke $(URL) $(if $(KEY),--key $(KEY))
 
-force-swap: build/force_swap ## build the helper that makes room in memory (needs g++ alone)
-
 # ---- develop
 
-.PHONY: check test test-fault test-helper test-kernel test-unit test-long format lock clean
-check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck
+.PHONY: check test test-fault test-unit test-long format lock clean
+check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/shellcheck $(SHELL_FILES)
+	$(BIN)/hadolint docker/Dockerfile
 
 test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the real engine
 	$(BIN)/python -m pytest $(APART) -m "not long and not engine" $(WORKERS)
@@ -49,13 +47,6 @@ test: .venv/.dev setup ## unit, component, contract and end-to-end tests on the 
 
 test-fault: .venv/.dev setup ## break it in every known way, and print what happened
 	FAULT_TABLE=$(FAULT_TABLE) CI=true $(BIN)/python -m pytest tests/fault -m "not long"
-
-test-helper: .venv/.dev ## force_swap: its table on three builds, races, a minute of fuzz
-	@bash tests/helper/build.sh
-	$(BIN)/python -m pytest tests/helper -m "not long" $(WORKERS)
-
-test-kernel: .venv/.dev ## force_swap on real kernels in virtual machines (20 minutes)
-	KERNEL_TABLE=$(KERNEL_TABLE) $(BIN)/python -m pytest tests/kernel -m kernel
 
 test-unit: .venv/.dev ## the tests that need no engine
 	$(BIN)/python -m pytest $(APART) -m "not long and not engine" $(WORKERS)
@@ -76,13 +67,9 @@ lock: .venv/.dev ## write the lock files anew
 clean: ## remove the environments, the demo and all caches
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-build/force_swap: unglitched_vllm/force_swap.cpp
-	@mkdir -p build
-	g++ -O2 -std=c++20 -Wall -Wextra -Wconversion -Werror -o $@ $<
+# ---- the container path, the helper that makes room in memory
 
-# ---- the container path
-
-include docker/container.mk
+include docker/container.mk tests/helper/helper.mk
 
 # ---- environments
 

@@ -121,6 +121,8 @@ down() {
         say "ended"
     fi
     rm -rf "$RUN"
+    # dockerd mounts its folder onto itself, and does not always take that back.
+    ! mountpoint -q "$ROOT/data" || umount "$ROOT/data"
     [ -n "${ENGINE_KEEP:-}" ] || rm -rf "$ROOT/data"
 }
 
