@@ -57,6 +57,12 @@ def test_every_base_has_a_full_version_tag() -> None:
     assert all(re.search(r":.*\d{2}\.\d+|:\w+-\d{8}$", tag) for tag in tags), tags
 
 
+def test_a_change_in_our_code_makes_nothing_else_anew() -> None:
+    text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    whole = [stage for stage in text.split("\nFROM ") if "\nCOPY appliance /" in stage]
+    assert [stage.splitlines()[0] for stage in whole] == ["build AS appliance"]
+
+
 def account(tmp_path: Path, passwd: str) -> subprocess.CompletedProcess[str]:
     """Add the user to a made-up base image's lists."""
     etc = tmp_path / "etc"
