@@ -1,4 +1,4 @@
-"""Four deaths of one real engine: each is seen, told, survived, and leaves nothing behind."""
+"""Deaths of one real engine: each is seen, told, survived, and leaves nothing behind."""
 
 import json
 import os
@@ -46,9 +46,10 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 @pytest.mark.parametrize(
     ("name", "reasons"),
     [
-        ("server", {"engine_killed"}),
         ("EngineCore", {"engine_core_died"}),
-        ("Worker", {"engine_core_died"}),
+        # a start of the real engine each, and seen as the one above
+        pytest.param("server", {"engine_killed"}, marks=pytest.mark.long),
+        pytest.param("Worker", {"engine_core_died"}, marks=pytest.mark.long),
     ],
 )
 def test_an_engine_that_loses_a_process_is_replaced(
