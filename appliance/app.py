@@ -19,8 +19,9 @@ from appliance.errors import ApplianceError, EngineNotReady, RequestError, http_
 from appliance.keys import Access, Keys, bearer
 from appliance.kilo import kilo_config
 from appliance.metrics import CONTENT_TYPE, Metrics
-from appliance.openai import CONTROL_PREFIX, ROUTES, RelayRoute, error_body
+from appliance.openai import CONTROL_PREFIX, ROUTES, RelayRoute
 from appliance.relay import Relay
+from appliance.wireerror import error_body
 
 log = structlog.get_logger()
 

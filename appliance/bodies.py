@@ -6,8 +6,9 @@ from starlette.types import Receive
 from appliance.errors import RequestError
 from appliance.exchange import Exchange, read_body
 from appliance.metrics import Metrics
-from appliance.openai import check_model, engine_body, field_value, injection_switch, parse_body
+from appliance.openai import injection_switch
 from appliance.prompt import PromptPolicy
+from appliance.wirebody import check_model, engine_body, field_value, parse_body
 
 NO_PROMPT = PromptPolicy("")
 

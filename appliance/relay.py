@@ -34,15 +34,10 @@ from appliance.exchange import (
 )
 from appliance.keepalive import Waits, keep_alive, retry_after_s
 from appliance.metrics import Metrics
-from appliance.openai import (
-    RelayRoute,
-    error_body,
-    error_headers,
-    forward_headers,
-    sane_request_id,
-)
+from appliance.openai import RelayRoute, forward_headers, sane_request_id
 from appliance.prompt import PromptPolicy
 from appliance.reply import Replies
+from appliance.wireerror import error_body, error_headers
 
 log = structlog.get_logger()
 

@@ -9,17 +9,10 @@ from starlette.types import Send
 from appliance.errors import UpstreamError
 from appliance.exchange import Broken, Exchange, start, start_stream
 from appliance.metrics import Metrics
-from appliance.openai import (
-    RelayRoute,
-    alias_event,
-    alias_reasoning,
-    error_event,
-    is_engine_fault,
-    is_permanent,
-    normalise_error,
-    return_headers,
-)
+from appliance.openai import RelayRoute, return_headers
 from appliance.sse import EventSplitter
+from appliance.wireerror import error_event, is_permanent, normalise_error
+from appliance.wirereply import alias_event, alias_reasoning, is_engine_fault
 
 
 class Replies:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import RequestError
-from appliance.openai import ROUTES, RelayRoute, check_model, engine_body, field_value, parse_body
+from appliance.openai import ROUTES, RelayRoute
 from appliance.prompt import PromptPolicy
+from appliance.wirebody import check_model, engine_body, field_value, parse_body
 
 TEXT = "Preserve path names."
 POLICY = PromptPolicy(TEXT)
