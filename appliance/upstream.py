@@ -13,6 +13,20 @@ from appliance.errors import UpstreamError, UpstreamTimeout
 CONNECT_S = 5.0
 PROBE_S = 5.0
 
+# What of a request decides how many tokens its prompt makes, as /tokenize names it too.
+_TOKENIZED = (
+    "model",
+    "messages",
+    "prompt",
+    "tools",
+    "chat_template",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+    "mm_processor_kwargs",
+)
+
 
 class Health(Enum):
     """What an engine's ``/health`` says: 200; refused, reset or another status; nothing."""
@@ -75,6 +89,19 @@ class Upstream:
         """Return the answer of one chat completion that is not streamed. Raises UpstreamError."""
         return await self._json("POST", "/v1/chat/completions", body, timeout_s)
 
+    async def count_tokens(self, body: bytes, timeout_s: float) -> int:
+        """Return how many tokens the prompt of a chat's or a completion's body makes.
+
+        ``body`` is what the engine would get to generate from. Raises UpstreamError.
+        """
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        asked = {name: fields[name] for name in _TOKENIZED if name in fields}
+        answer = await self._json("POST", "/tokenize", asked, timeout_s)
+        count = answer.get("count")
+        if not isinstance(count, int):
+            raise UpstreamError(f"the engine's /tokenize told no count: {str(answer)[:200]}")
+        return count
+
     async def metrics(self) -> bytes:
         """Return the engine's own metrics text, or nothing if it does not answer."""
         if self._client.is_closed:
@@ -117,7 +144,11 @@ class Upstream:
         self._must_be_open(path)
         try:
             response = await self._client.request(
-                method, path, json=body, timeout=httpx.Timeout(timeout_s, connect=CONNECT_S)
+                method,
+                path,
+                content=msgspec.json.encode(body) if body is not None else None,
+                headers={"content-type": "application/json"} if body is not None else None,
+                timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             )
         except httpx.HTTPError as cause:
             raise _translate(cause, path) from cause
