@@ -12,9 +12,11 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 
 from appliance.errors import ApplianceError, RequestError
+from appliance.keys import NOBODY, Caller
 from appliance.openai import RelayRoute, stream_headers
 from appliance.sizes import format_size
 
+CALLER_KEY = "appliance.caller"  # where the door leaves who asks, in the ASGI scope
 DRAIN_S = 5.0  # how long an oversized body is read on, so that its sender can read the 413
 
 
@@ -48,6 +50,7 @@ class Exchange:
     bytes_out: int = 0
     queued_s: float = 0.0
     ttft_s: float | None = None
+    caller: Caller = NOBODY
 
     @property
     def elapsed_s(self) -> float:
@@ -59,6 +62,7 @@ class Exchange:
         keys: dict[str, Any] = {
             "id": self.request_id,
             "route": self.route.path,
+            "key": self.caller.share.key,
             "outcome": outcome,
             "status": self.status,
             "seconds": round(self.elapsed_s, 3),

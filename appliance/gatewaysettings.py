@@ -1,8 +1,10 @@
 """What was chosen about requests, from the prompt to the last byte: fields alone."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
-from appliance.fieldtypes import HomePath, Seconds, Size
+from appliance.fieldtypes import Count, HomePath, Seconds, Size, Words
 
 
 class GatewaySettings(BaseModel):
@@ -20,4 +22,27 @@ class GatewaySettings(BaseModel):
     whole_wait_s: Seconds = Field(20.0, description="the same while the engine is not there")
     admit_wait_s: Seconds = Field(240.0, description="longest wait of a streamed request")
     head_after_s: Seconds = Field(10.0, description="a streamed request that waits: 200 after it")
-    keepalive_s: Seconds = Field(15.0, description="between two keep-alives of such a request")
+    keepalive_s: Seconds = Field(15.0, description="silence of a stream between two keep-alives")
+    client_keys: HomePath | None = Field(
+        None, description="file of named client keys; client_keys.toml in the state folder"
+    )
+    failed_key_delay_s: float = Field(
+        1.0, ge=0, le=1, description="a wrong key is told so after this time"
+    )
+    allowed_hosts: Words = Field(
+        (), description="further names that /kilo.json may build its URL from"
+    )
+    runaway_repeats: int = Field(
+        64, ge=0, description="a stream that repeats itself so often in a row is ended; 0 is never"
+    )
+    thinking_budget: Count | None = Field(
+        None, description="about how many tokens of reasoning end a stream; unset is never"
+    )
+    keepalive: Literal["auto", "comment", "chunk", "off"] = Field(
+        "auto", description="what a silent stream's client hears; auto: what its API skips best"
+    )
+    first_byte_timeout_s: Seconds = Field(
+        3600.0, description="longest wait for an answer's first byte, once it has a place; 504"
+    )
+    idle_timeout_s: Seconds = Field(900.0, description="longest silence within an answer")
+    total_timeout_s: Seconds = Field(14400.0, description="longest answer, once it has a place")

@@ -25,6 +25,7 @@ from appliance.errors import (
     http_status,
 )
 from appliance.exchange import (
+    CALLER_KEY,
     Broken,
     Exchange,
     HangUp,
@@ -33,6 +34,7 @@ from appliance.exchange import (
     until_gone,
 )
 from appliance.keepalive import Waits, keep_alive, retry_after_s
+from appliance.keys import NOBODY
 from appliance.metrics import Metrics
 from appliance.openai import RelayRoute, forward_headers, sane_request_id
 from appliance.prompt import PromptPolicy
@@ -94,7 +96,7 @@ class Relay:
         """Serve one request, whatever happens to it; raises nothing but cancellation."""
         headers = Headers(scope=scope)
         request_id = sane_request_id(headers.get("x-request-id")) or f"req-{uuid.uuid4().hex}"
-        exchange = Exchange(route, headers, request_id)
+        exchange = Exchange(route, headers, request_id, caller=scope.get(CALLER_KEY, NOBODY))
         outcome = "failed"
         error: ApplianceError | None = None
         try:
@@ -146,7 +148,7 @@ class Relay:
         exchange.queued_at = time.monotonic()
         if exchange.streaming:
             exchange.beat_at = exchange.queued_at + self._waits.head_after_s
-        with self._gate.enter() as ticket:
+        with self._gate.enter(exchange.caller.share) as ticket:
             await self._place(exchange, ticket, send)
             try:
                 return await self._hold(exchange, body, send)
@@ -242,6 +244,7 @@ class Relay:
     def _account(self, exchange: Exchange, outcome: str, error: ApplianceError | None) -> None:
         path = exchange.route.path
         self._metrics.requests.labels(path, outcome).inc()
+        self._metrics.requests_by_key.labels(exchange.caller.share.key, outcome).inc()
         self._metrics.request_s.labels(path).observe(exchange.elapsed_s)
         if exchange.ttft_s is not None:
             self._metrics.ttft_s.labels(path).observe(exchange.ttft_s)

@@ -18,6 +18,7 @@ from appliance.admission import Gate
 from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
 from appliance.bodies import Bodies
+from appliance.clientkeys import KeyFile
 from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
@@ -193,7 +194,7 @@ def _keys(settings: Settings, state: StateFolder) -> Keys:
             "the client key and the operator key are the same",
             f"delete {state.operator_key}, or set APPLIANCE_OPERATOR_KEY to another one",
         )
-    return Keys(client, operator)
+    return Keys(client, operator, KeyFile(settings.client_keys or state.client_keys))
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:
