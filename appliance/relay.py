@@ -36,7 +36,7 @@ from appliance.exchange import (
 from appliance.keepalive import Waits, keep_alive, retry_after_s
 from appliance.keys import NOBODY
 from appliance.metrics import Metrics
-from appliance.openai import RelayRoute, forward_headers, sane_request_id
+from appliance.openai import RelayRoute, sane_request_id
 from appliance.prompt import PromptPolicy
 from appliance.reply import Replies
 from appliance.wireerror import error_body, error_headers
@@ -206,7 +206,7 @@ class Relay:
             return
         if not exchange.started:
             await start_stream(exchange, {}, send)
-        data = keep_alive(anthropic=exchange.route.is_anthropic)
+        data = keep_alive(anthropic=exchange.route.is_anthropic, style=self._waits.style)
         await send({"type": "http.response.body", "body": data, "more_body": True})
         exchange.bytes_out += len(data)
         exchange.beat_at = time.monotonic() + self._waits.keepalive_s
@@ -220,17 +220,7 @@ class Relay:
             self._in_flight.remove(len(body))
 
     async def _pass(self, exchange: Exchange, body: bytes, send: Send) -> str:
-        exchange.window = "head"
-        route = exchange.route
-        headers = forward_headers(exchange.headers, exchange.request_id)
-        upstream = self._engine.upstream
-        async with upstream.exchange(route.method, route.path, headers, body) as response:
-            exchange.answered = True
-            if response.status_code in (401, 403):
-                # its key is ours to send: the client can do nothing about it
-                what = f"the engine refused the appliance's key ({response.status_code})"
-                raise UpstreamError(what, "set APPLIANCE_ENGINE_KEY to the engine's API key")
-            await self._replies.carry(exchange, response, send)
+        await self._replies.ask(exchange, self._engine.upstream, body, send)
         return "ok" if exchange.status < 400 else "refused" if exchange.status < 500 else "failed"
 
     async def _send_error(self, send: Send, error: ApplianceError, exchange: Exchange) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from appliance.assembly import build_engine
 from appliance.bodies import Bodies
 from appliance.clientkeys import KeyFile
 from appliance.control import Control, is_admitting
+from appliance.deadlines import Deadlines
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
@@ -37,6 +39,7 @@ from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.reply import Replies
 from appliance.settings import Settings
+from appliance.stream import Care
 from appliance.supervisor import Supervisor
 from appliance.tls import load_identity, now_utc
 from appliance.tree import become_subreaper
@@ -143,19 +146,27 @@ def build_relay(
         settings.queue_timeout_s,
         settings.admit_wait_s,
         settings.whole_wait_s,
-        settings.head_after_s,
+        math.inf if settings.keepalive == "off" else settings.head_after_s,
         settings.keepalive_s,
+        settings.keepalive,
     )
     return Relay(
         engine,
         gate,
         bodies,
-        Replies(metrics),
+        Replies(metrics, _care(settings)),
         waits,
         metrics,
         expected_s=engine.expected_s,
         on_keepalive=metrics.keepalives.inc,
     )
+
+
+def _care(settings: Settings) -> Care:
+    deadlines = Deadlines(
+        settings.first_byte_timeout_s, settings.idle_timeout_s, settings.total_timeout_s
+    )
+    return Care(settings.keepalive, settings.keepalive_s, deadlines)
 
 
 def traffic(gate: Gate, relay: Relay) -> Traffic:

@@ -12,7 +12,7 @@ PURE = (
     *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai", "wirebody"),
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
-    *("wirereply", "wireerror", "fairqueue"),
+    *("wirereply", "wireerror", "fairqueue", "deadlines", "usage"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
