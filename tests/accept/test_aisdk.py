@@ -29,8 +29,11 @@ def modules() -> Path:
         INSTALLED.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(SOURCE / name, INSTALLED / name)
-        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]
-        subprocess.run([*npm, INSTALLED], check=True, timeout=INSTALL_S, capture_output=True)
+        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(
+            npm, cwd=INSTALLED, timeout=INSTALL_S, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
         mark.write_bytes(lock)
     return INSTALLED
 

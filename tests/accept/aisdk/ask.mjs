@@ -50,8 +50,12 @@ const result = streamText({
   maxRetries: asked.retries,
   onError: () => {},
 });
-for await (const part of result.fullStream) {
-  answer.kinds.push(part.type);
-  seen[part.type]?.(part);
+try {
+  for await (const part of result.fullStream) {
+    answer.kinds.push(part.type);
+    seen[part.type]?.(part);
+  }
+} catch (error) {
+  answer.error = String(error);
 }
 process.stdout.write(JSON.stringify(answer));
