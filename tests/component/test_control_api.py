@@ -20,7 +20,9 @@ async def test_status_tells_state_model_and_places(start: StartAppliance) -> Non
     assert (status["status"], status["state"], status["spawn"]) == ("ready", "ready", 1)
     assert (status["model"], status["max_model_len"]) == (MODEL, 4096)
     assert (status["profile"], status["engine"]) == ("demo", "spawn")
-    assert status["requests"] == {"running": 1, "waiting": 0, "places": 64}
+    by_key = {"default": {"running": 1, "waiting": 0}}
+    places = {"running": 1, "waiting": 0, "places": 64, "by_key": by_key}
+    assert status["requests"] == places
 
 
 def test_plan_shows_the_running_command_and_no_key(box: ApplianceProcess) -> None:
