@@ -15,6 +15,13 @@ class GatewaySettings(BaseModel):
         None, description="a text to use instead of the built-in one"
     )
     max_body_bytes: Size = Field(64 * 2**20, gt=0, description="largest request body")
+    fit_output: bool = Field(True, description="lower a max_tokens to what the context has left")
+    media_input: bool = Field(
+        False, description="the model reads images; else a request with one is refused"
+    )
+    media_hosts: Words = Field(
+        (), description="hosts that the engine may fetch media from; data: URLs need none"
+    )
     max_waiting: int = Field(64, ge=0, description="requests that may queue; 429 beyond")
     queue_timeout_s: Seconds = Field(
         240.0, description="longest wait for a place of a request that is not streamed; then 503"

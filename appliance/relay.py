@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate, Ticket
 from appliance.bodies import Bodies
+from appliance.draft import Draft
 from appliance.engine import Engine
 from appliance.errors import (
     ApplianceError,
@@ -123,8 +124,8 @@ class Relay:
             self._account(exchange, outcome, error)
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> str:
-        body = await self._bodies.take(exchange, receive)
-        work = asyncio.ensure_future(self._exchange(exchange, body, send))
+        draft = await self._bodies.take(exchange, receive)
+        work = asyncio.ensure_future(self._exchange(exchange, draft, send))
         gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -137,19 +138,24 @@ class Relay:
             raise HangUp
         return work.result()
 
-    async def _exchange(self, exchange: Exchange, body: bytes, send: Send) -> str:
+    async def _exchange(self, exchange: Exchange, draft: Draft, send: Send) -> str:
         """Carry a request whose body is there; one that generates takes a place for it.
+
+        While the engine is ready, what does not fit it is refused before the queue: before a 200.
 
         A stream whose engine dies before its head takes a place again, once. That is safe:
         what the dead engine had begun is lost with it, and the client has seen none of it.
         """
         if not exchange.route.gated:
-            return await self._pass(exchange, body, send)
+            return await self._pass(exchange, await self._fit(exchange, draft), send)
+        is_ready = self._engine.snapshot.is_ready
+        body = await self._fit(exchange, draft) if is_ready else None
         exchange.queued_at = time.monotonic()
         if exchange.streaming:
             exchange.beat_at = exchange.queued_at + self._waits.head_after_s
         with self._gate.enter(exchange.caller.share) as ticket:
             await self._place(exchange, ticket, send)
+            body = body or await self._fit(exchange, draft)
             try:
                 return await self._hold(exchange, body, send)
             except UpstreamError as cause:
@@ -162,6 +168,9 @@ class Relay:
             ticket.back()
             await self._place(exchange, ticket, send)
             return await self._hold(exchange, body, send)
+
+    async def _fit(self, exchange: Exchange, draft: Draft) -> bytes:
+        return await self._bodies.fit(exchange, draft, self._engine)
 
     async def _place(self, exchange: Exchange, ticket: Ticket, send: Send) -> None:
         """Wait for the place; a stream's client hears a keep-alive now and then.

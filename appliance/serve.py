@@ -34,6 +34,7 @@ from appliance.keys import Keys, ensure_key
 from appliance.lan import in_container, lan_addresses, lan_urls
 from appliance.launch import Extras
 from appliance.lifecycle import EngineState
+from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
@@ -141,6 +142,8 @@ def build_relay(
         metrics,
         served_model=settings.served_model_name,
         max_body_bytes=settings.max_body_bytes,
+        media=MediaPolicy(settings.media_input, frozenset(map(str.lower, settings.media_hosts))),
+        fit_output=settings.fit_output,
     )
     waits = Waits(
         settings.queue_timeout_s,

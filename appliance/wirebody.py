@@ -1,15 +1,22 @@
-"""Requests on the wire: what is read of a body, and what we change in it. Pure."""
+"""Requests on the wire: what is read of a body, and what we change in it. Pure.
 
-from collections.abc import Mapping
+A body is checked to be one JSON object before anything else, each of its bytes once: ``parse_body``
+checks a whole one, ``conversation.go_on`` what is new in one whose beginning is known.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from appliance.draft import Draft, parsed
 from appliance.errors import (
     RequestError,
 )
 from appliance.openai import NO_JSON, RelayRoute
 from appliance.prompt import PromptPolicy
+
+PIECE_BYTES = 256 * 1024
 
 
 def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
@@ -17,31 +24,60 @@ def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
 
     Raises RequestError 400 when it is no JSON object.
     """
+    for _ in check_text(body):
+        pass
+    return parse_fields(body)
+
+
+def check_text(body: bytes) -> Iterator[None]:
+    """Check that ``body`` is UTF-8, a piece at each step. Raises RequestError 400.
+
+    Unparsed values would pass with whatever bytes their strings hold.
+    """
+    if body.isascii():
+        return
+    start = 0
+    while start < len(body):
+        end = start + PIECE_BYTES
+        while end < len(body) and body[end] & 0xC0 == 0x80 and end > start:
+            end -= 1  # not within a character
+        try:
+            body[start:end].decode()
+        except UnicodeDecodeError as cause:
+            raise _no_json(str(cause)) from None
+        start = end
+        yield
+
+
+def parse_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the top-level fields of a body that is UTF-8. Raises RequestError 400."""
     try:
-        body.decode()  # unparsed values would pass with whatever bytes their strings hold
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         raise RequestError(
             400, "invalid_json", "the body is JSON, but no object", 'send {"model": …, …}'
         ) from None
     except NO_JSON as cause:
-        detail = str(cause) or "it nests too deep"
-        raise RequestError(
-            400, "invalid_json", f"the body is no JSON: {detail}", "send one JSON object"
-        ) from None
+        raise _no_json(str(cause) or "it nests too deep") from None
 
 
-def check_model(fields: dict[str, msgspec.Raw], served: str) -> None:
+def _no_json(detail: str) -> RequestError:
+    return RequestError(
+        400, "invalid_json", f"the body is no JSON: {detail}", "send one JSON object"
+    )
+
+
+def check_model(draft: Draft, served: str) -> None:
     """Refuse a model that is not served here. A request that names none gets the served one.
 
-    It is written into ``fields``: some of the engine's routes ask for it.
+    It is written into ``draft``: some of the engine's routes ask for it.
     """
-    model = field_value(fields, "model")
+    model = draft.value("model")
     if model is None:
-        fields["model"] = msgspec.Raw(msgspec.json.encode(served))
+        draft.put_value("model", served)
         return
     if not isinstance(model, str):
-        shown = bytes(fields["model"])[:80].decode("utf-8", "replace")
+        shown = (draft.raw("model") or b"")[:80].decode("utf-8", "replace")
         raise RequestError(400, "invalid_type", f"model is {shown}, no text", f'send "{served}"')
     if model != served:
         raise RequestError(
@@ -52,40 +88,17 @@ def check_model(fields: dict[str, msgspec.Raw], served: str) -> None:
 def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     """Return the parsed value of one field, None when it is absent. Raises RequestError 400."""
     raw = fields.get(name)
-    if raw is None:
-        return None
-    try:
-        return msgspec.json.decode(raw)
-    except NO_JSON as cause:
-        raise RequestError(
-            400, "invalid_json", f"{name} is no JSON: {cause}", "send one JSON object"
-        ) from None
+    return None if raw is None else parsed(raw, name)
 
 
-def engine_body(fields: dict[str, msgspec.Raw], route: RelayRoute, policy: PromptPolicy) -> bytes:
-    """Return the body for the engine: the policy's text in the field that this route keeps it in.
+def fold_field(draft: Draft, route: RelayRoute, policy: PromptPolicy) -> None:
+    """Put the policy's text in the one field that this route keeps it in, where it is a field.
 
-    A field of a shape that we do not know passes as it is: the engine's own error names it.
+    A value of a shape that we do not know passes as it is: the engine's own error names it.
     """
-    changed: dict[str, Any] = dict(fields)
-    if route.prompt == "messages":
-        messages = field_value(fields, "messages")
-        if isinstance(messages, list):
-            named = [_with_reasoning(message) for message in messages]
-            changed["messages"] = policy.apply_to_messages(named)
-    elif route.prompt:
-        value = field_value(fields, route.prompt)
-        folded = policy.fold_content(value)
-        if folded is not value:
-            changed[route.prompt] = folded
-    return msgspec.json.encode(changed)
-
-
-def _with_reasoning(message: Any) -> Any:
-    """Give a message's ``reasoning_content``, which Kilo sends back, its newer name too.
-
-    The engine does that itself for a chat, but not for ``/tokenize``, whose count would be short.
-    """
-    if not isinstance(message, dict) or "reasoning_content" not in message:
-        return message
-    return {**message, "reasoning": message.get("reasoning") or message["reasoning_content"]}
+    if not policy.text or route.prompt in ("", "messages"):
+        return
+    value = draft.value(route.prompt)
+    folded = policy.fold_content(value)
+    if folded is not value:
+        draft.put_value(route.prompt, folded)

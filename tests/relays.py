@@ -13,13 +13,14 @@ from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate
 from appliance.bodies import Bodies
-from appliance.engine import Engine
+from appliance.engine import Engine, Snapshot
 from appliance.keepalive import Waits
 from appliance.metrics import Metrics
 from appliance.openai import ROUTES
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.reply import Replies
+from appliance.restart import Reason
 from appliance.upstream import Upstream
 from tests.appliance_tasks import eventually
 from tests.appliances import CHAT, NO_TLS, WITHIN_S, metric
@@ -104,6 +105,7 @@ class Box:
     metrics: Metrics = field(default_factory=Metrics)
     beats: int = 0
     expected_s: float = 0.0
+    max_model_len: int | None = None
     relay: Relay = field(init=False)
     client: httpx.AsyncClient = field(init=False)
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
@@ -112,6 +114,14 @@ class Box:
     def upstream(self) -> Upstream:
         """The engine as the relay sees it."""
         return self.engine.upstream
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The engine's state as the relay sees it: ready while the gate is open."""
+        why = Reason("test")
+        return Snapshot(
+            "ready", why, 0.0, is_ready=self.gate.is_open, max_model_len=self.max_model_len
+        )
 
     def beat(self) -> None:
         """Count one keep-alive."""

@@ -1,0 +1,204 @@
+"""A body's conversation: read once, mended where it must be, the prompt put in. Pure.
+
+Three ways lead to the same body. One whose beginning is known goes on from there. One that is
+plain has its texts left packed: only its first message is unpacked, for the prompt. Any other is
+unpacked whole.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from appliance import history, splice
+from appliance.draft import Draft, parsed
+from appliance.errors import RequestError
+from appliance.media import MediaPolicy, check_media
+from appliance.openai import NO_JSON, RelayRoute
+from appliance.prompt import PromptPolicy
+from appliance.seen import LEAST_BYTES, Beginning, Start
+from appliance.wirebody import check_text, fold_field
+
+EARLY_BYTES = 4096  # within them a body's messages begin, or its beginning is not kept
+FIRST_BYTES = 256 * 1024  # the longest first message that is changed in its place
+_SPACE = b" \t\r\n"
+# The name under which the rest of a body's messages is read: one that no client can know.
+_MARK = secrets.token_hex(16)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read the conversations of one route: its prompt (or none), and which media pass."""
+
+    route: RelayRoute
+    policy: PromptPolicy
+    media: MediaPolicy = field(default_factory=MediaPolicy)
+
+    @property
+    def name(self) -> str:
+        """The field that holds the conversation."""
+        return "input" if self.route.path == "/v1/responses" else "messages"
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether its messages are those of a chat."""
+        return self.name == "messages" and not self.route.is_anthropic
+
+    @property
+    def folds_first(self) -> bool:
+        """Whether the prompt goes into the messages."""
+        return bool(self.policy.text) and self.route.prompt == "messages"
+
+    @property
+    def kind(self) -> tuple[str, bool]:
+        """What two readings of the same beginning must share."""
+        return self.route.path, bool(self.policy.text)
+
+
+def read(fields: dict[str, msgspec.Raw], reading: Reading) -> tuple[Draft, Start | None]:
+    """Return the draft of a body for the engine, and how its messages start if they are plain.
+
+    Raises RequestError 400 for what has no meaning, or may not pass.
+    """
+    raw = fields.get(reading.name)
+    if raw is None or memoryview(raw)[0] != b"["[0]:
+        return _with_prompt(Draft(fields), reading), None  # the engine's own error names it
+    if not reading.is_chat:
+        is_plain = history.are_plain_parts(raw)
+        if not is_plain:
+            _check(parsed(raw, reading.name), reading)
+        return _with_prompt(Draft(fields), reading), Start(b"[", 1) if is_plain else None
+    look = history.look(raw)
+    if look.is_plain and not _lacks_reasoning(raw, reading.route):
+        start = _start(raw, look, reading)
+        if start is not None:
+            draft = Draft(fields)
+            draft.put(reading.name, start.first, memoryview(raw)[start.at :])
+            return draft, start
+    return _unpacked(fields, raw, reading), None
+
+
+def _with_prompt(draft: Draft, reading: Reading) -> Draft:
+    fold_field(draft, reading.route, reading.policy)
+    return draft
+
+
+def _start(raw: msgspec.Raw, look: history.Look, reading: Reading) -> Start | None:
+    """Return how plain messages start for the engine. None: the prompt's place is further on."""
+    if not reading.folds_first:
+        return Start(b"[", 1, look.has_instructions)
+    window = bytes(memoryview(raw)[:FIRST_BYTES])
+    rest = window[1:].lstrip(_SPACE)
+    at = len(window) - len(rest)
+    if not look.has_instructions:
+        put = msgspec.json.encode(reading.policy.apply_to_messages([])[0])
+        comma = b"" if rest.startswith(b"]") else b","
+        return Start(b"[" + put + comma, at, has_instructions=False)
+    end = splice.value_end(window, at) if look.begins_with_them else None
+    if end is None:
+        return None
+    message = parsed(window[at:end], reading.name)
+    first = msgspec.json.encode(reading.policy.apply_to_messages([message])[0])
+    return Start(b"[" + first, end)
+
+
+def _unpacked(fields: dict[str, msgspec.Raw], raw: msgspec.Raw, reading: Reading) -> Draft:
+    mended = history.Mended(parsed(raw, reading.name))
+    _check(mended.messages, reading)
+    messages = mended.messages
+    if reading.route.path == "/tokenize":
+        messages = [history.with_reasoning(message) for message in messages]
+    if reading.folds_first:
+        messages = reading.policy.apply_to_messages(messages)
+    draft = Draft(fields, frozenset(mended.kinds))
+    draft.put_value(reading.name, messages)
+    return draft
+
+
+def _check(value: Any, reading: Reading) -> None:
+    try:
+        check_media(value, reading.name, reading.media)
+    except RecursionError:
+        raise RequestError(
+            400, "invalid_json", f"{reading.name} nests too deep", "send flat contents"
+        ) from None
+
+
+def _lacks_reasoning(raw: msgspec.Raw, route: RelayRoute) -> bool:
+    return route.path == "/tokenize" and b"reasoning_content" in bytes(raw)
+
+
+# ---- bodies that begin as one before
+
+
+def beginning(body: bytes, raw: msgspec.Raw, start: Start, reading: Reading) -> Beginning | None:
+    """Return how ``body`` begins, whose messages ``raw`` start so.
+
+    None where they begin late, are empty, or stand in it twice.
+    """
+    found = splice.locate(body[:EARLY_BYTES], reading.name)
+    messages = bytes(raw)
+    if found is None or not body.startswith(messages, found[0]):
+        return None
+    offset, before = found
+    end = offset + len(messages[:-1].rstrip(_SPACE))
+    after = _rest(body[end:])
+    if body[end - 1 : end] != b"}" or after is None or reading.name in after:
+        return None
+    fields = {one.name: msgspec.Raw(body[one.start : one.end]) for one in before}
+    within = Start(start.first, offset + start.at, start.has_instructions)
+    return Beginning(reading.kind, body[:end], fields, within)
+
+
+def go_on(body: bytes, known: Beginning, reading: Reading) -> tuple[Draft, Beginning] | None:
+    """Return the draft of a body that begins as ``known`` does, and how it begins now.
+
+    None where what is new is wrong, or must be read together with what was before.
+    """
+    new = body[len(known.text) :]
+    try:
+        for _ in check_text(new):
+            pass
+    except RequestError:
+        return None
+    fields = _rest(new)
+    if fields is None or reading.name in fields:
+        return None
+    came = bytes(fields.pop(_MARK))[2:-1].strip(_SPACE)
+    if came and not _may_follow(came, known, reading):
+        return None
+    end = len(known.text) + (new.index(came) + len(came) if came else 0)
+    draft = Draft({**known.fields, **fields})
+    draft.put(reading.name, known.start.first, memoryview(body)[known.start.at : end], b"]")
+    if end - len(known.text) > max(LEAST_BYTES, len(known.text) // 8):
+        known = Beginning(known.kind, body[:end], known.fields, known.start)
+    return _with_prompt(draft, reading), known
+
+
+def _may_follow(came: bytes, known: Beginning, reading: Reading) -> bool:
+    """Tell whether further messages, behind a comma, may pass as they are."""
+    if not came.startswith(b","):
+        return False
+    listed = msgspec.Raw(b"[" + came[1:] + b"]")
+    if not reading.is_chat:
+        return history.are_plain_parts(listed)
+    look = history.look(listed)
+    is_late = look.has_instructions and not known.start.has_instructions
+    if reading.folds_first and is_late:
+        return False
+    return look.is_plain and not _lacks_reasoning(listed, reading.route)
+
+
+def _rest(text: bytes) -> dict[str, msgspec.Raw] | None:
+    """Return the fields that follow in a body whose messages are cut behind one of them.
+
+    Under ``_MARK`` are the messages that follow, behind a zero. None: it is no such body.
+    """
+    try:
+        fields = msgspec.json.decode(
+            b'{"%b":[0%b' % (_MARK.encode(), text), type=dict[str, msgspec.Raw]
+        )
+    except NO_JSON:
+        return None
+    return fields
