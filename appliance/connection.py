@@ -180,7 +180,10 @@ class Reply:
     def on_headers_complete(self) -> None:
         """The head is here, unless it is an interim one (1xx)."""
         status = self._parser.get_status_code()
-        if status < 200 and status != 101:
+        if status == 101:
+            self._break(httpx.RemoteProtocolError("it would speak another protocol (101)"))
+            return
+        if status < 200:
             self._is_interim = True
             self.raw_headers.clear()
             return
@@ -209,9 +212,9 @@ class Reply:
         self.received += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as cause:  # HttpParserUpgrade is one too
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as cause:
             self.may_follow = False
-            if not self._is_complete:  # what follows a whole reply does not make it less whole
+            if not self._is_complete:  # what follows a whole reply makes it no less whole
                 self._break(httpx.RemoteProtocolError(str(cause) or type(cause).__name__))
                 return
         if not self._has_head:
@@ -293,7 +296,9 @@ class Reply:
         ``fail``. Raises httpx.TransportError, or what it was failed with.
         """
         self._sink = sink
-        if self._parts:
+        if self._is_paused:  # more was held than may be
+            self.resume()
+        elif self._parts:
             self._deliver()
         if not self._is_over:
             self._waiter = self._loop.create_future()

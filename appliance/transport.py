@@ -24,12 +24,15 @@ CROSSED_S = 1.0
 
 
 class Pool:
-    """Connections to one address."""
+    """Connections to one address; one that is idle for ``idle_s`` is shut."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None = None, idle_s: float = IDLE_S
+    ) -> None:
         self._host = host
         self._port = port
         self._tls = tls
+        self._idle_s = idle_s
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -107,7 +110,7 @@ class Pool:
 
     def _kept(self) -> Connection | None:
         """Return the connection that came back last, if there is one that can be used."""
-        oldest = asyncio.get_running_loop().time() - IDLE_S
+        oldest = asyncio.get_running_loop().time() - self._idle_s
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable and connection.idle_since > oldest:
@@ -146,7 +149,7 @@ class Pool:
         connection.idle_since = loop.time()
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(IDLE_S, self._drop_old)
+            self._sweep = loop.call_later(self._idle_s, self._drop_old)
 
     def _drop_old(self) -> None:
         """Close what has been idle for too long; it stands first."""
@@ -155,7 +158,7 @@ class Pool:
         now = loop.time()
         while self._idle:
             first = self._idle[0]
-            left = first.idle_since + IDLE_S - now
+            left = first.idle_since + self._idle_s - now
             if first.is_usable and left > 0:
                 self._sweep = loop.call_later(left, self._drop_old)
                 return

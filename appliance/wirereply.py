@@ -89,9 +89,7 @@ class ReasoningAlias:
         if not (head and event.startswith(head) and event.endswith(tail)):
             return b""
         value = event[len(head) : -len(tail)]
-        last = len(value) - 1
-        is_plain = last > 0 and value.find(b'"', 1) == last and value[0] == 34
-        if not (is_plain and b"\\" not in value) and not _ONE_STRING.fullmatch(value):
+        if not _ONE_STRING.fullmatch(value):
             return b""
         return b'%b%b,"reasoning_content":%b%b' % (head, value, value, tail)
 
