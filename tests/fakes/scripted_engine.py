@@ -28,7 +28,7 @@ from tests.fakes import engine_mind as mind
 from tests.fakes import engine_wire as wire
 from tests.fakes.engine import Process, parse
 from tests.fakes.engine_api import FakeEngine, Faults
-from tests.fakes.engine_checks import Refusal, check_lengths, check_prompt
+from tests.fakes.engine_checks import Refusal, check_lengths, check_prompt, invalid
 from tests.fakes.engine_http import Exchange, json_reply
 from tests.fakes.script import Script, Turn
 
@@ -55,6 +55,16 @@ class ScriptedEngine(FakeEngine):
     @faults.setter
     def faults(self, faults: Faults) -> None:
         self._faults = faults
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request; a body that the fake engine cannot read is refused, as by vLLM."""
+        try:
+            await super().handle(exchange)
+        except (AttributeError, KeyError, TypeError, ValueError) as cause:
+            if exchange.chunks_sent:
+                raise
+            refusal = invalid("unreadable", "body", f"{type(cause).__name__}: {cause}")
+            await exchange.send(refusal.reply(exchange.request.path))
 
     async def _generate(
         self,

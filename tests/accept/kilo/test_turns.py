@@ -86,7 +86,8 @@ def test_ten_tool_turns_fit_without_compaction_below_70_percent(
     assert SHARE - 0.1 < share < SHARE  # the story came as far as it should
 
     # And further on it compacts by itself, before anything is refused.
-    stage.script.play(*(writes(TURNS + number, chars) for number in range(4)), DONE)
+    more = int(0.05 * served * 4)  # each another 5 %
+    stage.script.play(*(writes(TURNS + number, more) for number in range(4)), DONE)
     told = kilo.ask("Write some more.", resume=True)
     assert told.code == 0, told.stderr
     notes = stage.script.noted()
