@@ -40,10 +40,16 @@ class GatewaySettings(BaseModel):
         (), description="further names that /kilo.json may build its URL from"
     )
     runaway_repeats: int = Field(
-        64, ge=0, description="a stream that repeats itself so often in a row is ended; 0 is never"
+        64,
+        ge=0,
+        le=1000,
+        description="a stream that says the same so often in a row, 2,000 characters at least, "
+        "is ended; 0 is never",
     )
     thinking_budget: Count | None = Field(
-        None, description="about how many tokens of reasoning end a stream; unset is never"
+        None,
+        description="about how many tokens of reasoning end a stream; whole replies end by "
+        "max_tokens alone",
     )
     keepalive: Literal["auto", "comment", "chunk", "off"] = Field(
         "auto", description="what a silent stream's client hears; auto: what its API skips best"

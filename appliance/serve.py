@@ -25,6 +25,7 @@ from appliance.deadlines import Deadlines
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
+from appliance.exchange import Exchange
 from appliance.fieldtypes import is_loopback
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
@@ -39,6 +40,7 @@ from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.reply import Replies
+from appliance.runaway import RunawayPolicy, RunawayWatch
 from appliance.settings import Settings
 from appliance.stream import Care
 from appliance.supervisor import Supervisor
@@ -157,7 +159,7 @@ def build_relay(
         engine,
         gate,
         bodies,
-        Replies(metrics, _care(settings)),
+        Replies(metrics, _care(settings), _watch(settings, metrics)),
         waits,
         metrics,
         expected_s=engine.expected_s,
@@ -170,6 +172,15 @@ def _care(settings: Settings) -> Care:
         settings.first_byte_timeout_s, settings.idle_timeout_s, settings.total_timeout_s
     )
     return Care(settings.keepalive, settings.keepalive_s, deadlines)
+
+
+def _watch(settings: Settings, metrics: Metrics) -> Callable[[Exchange], RunawayWatch | None]:
+    policy = RunawayPolicy(settings.runaway_repeats, settings.thinking_budget)
+
+    def count(kind: str) -> None:
+        metrics.runaways.labels(kind).inc()
+
+    return lambda exchange: policy.watch(exchange.route.path, count)
 
 
 def traffic(gate: Gate, relay: Relay) -> Traffic:

@@ -12,7 +12,7 @@ PURE = (
     *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai", "wirebody"),
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
-    *("wirereply", "wireerror", "fairqueue", "deadlines", "usage"),
+    *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
     *("splice", "seen", "draft", "media", "history", "context", "conversation"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
