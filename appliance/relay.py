@@ -159,7 +159,8 @@ class Relay:
             try:
                 return await self._hold(exchange, body, send)
             except UpstreamError as cause:
-                if exchange.answered:
+                # one that let its time go by is not asked again: it had its whole time
+                if exchange.answered or isinstance(cause.__cause__, httpx.ReadTimeout):
                     raise
                 if not exchange.streaming and isinstance(cause.__cause__, httpx.ConnectError):
                     raise self._not_ready(cause.what, EngineNotReady.code) from cause
