@@ -66,12 +66,13 @@ class Script:
         """Return how many turns nobody took."""
         return len(self.path.read_text().splitlines())
 
-    def take(self) -> Turn | None:
-        """Take the next turn, None when there is none."""
+    def take(self, *, keep: bool = False) -> Turn | None:
+        """Take the next turn, None when there is none; ``keep`` leaves it there."""
         line, _, rest = self.path.read_text().partition("\n")
         if not line:
             return None
-        self._keep(rest)
+        if not keep:
+            self._keep(rest)
         return Turn.read(line)
 
     def note(self, request: Json) -> None:

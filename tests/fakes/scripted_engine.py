@@ -1,14 +1,15 @@
 """A fake vLLM server that plays a script.
 
-    python tests/fakes/scripted_engine.py --script FILE [--asides] serve MODEL [FLAGS]
+    python tests/fakes/scripted_engine.py --script FILE [FLAGS] serve MODEL [FLAGS]
 
 It is the fake engine (engine.py, with all its flags) but for what it says: each request that a
 client sent through the appliance takes the next turn of FILE (script.py). With ``--asides`` a
 request without tools takes none: it is a title or a compaction, as coding agents send them beside
-their turns. The appliance's own requests, such as the warm-up, are answered as by the fake engine.
+their turns. With ``--repeat`` the first turn is said to everybody, and nobody is put on record.
+The appliance's own requests, such as the warm-up, are answered as by the fake engine.
 
-A prompt's tokens are counted over messages and tools, ``CHARS_PER_TOKEN`` characters each:
-MiniMax's tokenizer on Kilo's prompt (13,600 characters of system, 43 kB of tools, 13k tokens).
+A prompt's tokens are counted over messages and tools, ``--chars-per-token`` each; without it as
+many as in Kilo's prompt (13,600 characters of system, 43 kB of tools, 13k tokens).
 """
 
 import argparse
@@ -16,7 +17,6 @@ import asyncio
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -46,6 +46,8 @@ class ScriptedEngine(FakeEngine):
 
     script: Script
     asides: bool = False
+    repeat: bool = False
+    chars_per_token: float = CHARS_PER_TOKEN
 
     @property
     def faults(self) -> Faults:
@@ -78,13 +80,13 @@ class ScriptedEngine(FakeEngine):
             return
         body = json.loads(exchange.request.body)
         kind = kind_of(body) if self.asides else "turn"
-        tokens = count_tokens(body)
-        note = {"kind": kind, "prompt_tokens": tokens, "at": time.monotonic(), "body": body}
-        self.script.note(note)
+        tokens = self._count(body)
+        if not self.repeat:
+            self.script.note({"kind": kind, "prompt_tokens": tokens, "body": body})
         check_prompt(body)
         check_lengths(prompt.max_tokens, tokens, self.max_model_len)
         asides = {"title": TITLE, "compaction": SUMMARY}
-        turn = asides[kind] if kind in asides else self.script.take() or OVER
+        turn = asides[kind] if kind in asides else self.script.take(keep=self.repeat) or OVER
         if turn.status:
             raise Refusal(turn.status, turn.message, "Scripted")
         room = self.max_model_len - tokens
@@ -107,9 +109,15 @@ class ScriptedEngine(FakeEngine):
 
     async def _tokenize(self, exchange: Exchange) -> None:
         body = self._body(exchange, set())
-        count = count_tokens(body)
+        count = self._count(body)
         told = {"count": count, "max_model_len": self.max_model_len, "tokens": [0] * count}
         await exchange.send(json_reply(told | {"token_strs": None}))
+
+    def _count(self, body: Json) -> int:
+        """Count a prompt's tokens by its characters."""
+        names = ("messages", "system", "tools", "input", "instructions", "prompt")
+        said = [body[name] for name in names if body.get(name)]
+        return math.ceil(len(json.dumps(said, ensure_ascii=False)) / self.chars_per_token)
 
 
 def kind_of(body: Json) -> str:
@@ -117,13 +125,6 @@ def kind_of(body: Json) -> str:
     if body.get("tools"):
         return "turn"
     return "title" if "title generator" in str(body["messages"][0].get("content")) else "compaction"
-
-
-def count_tokens(body: Json) -> int:
-    """Count a prompt's tokens by its characters."""
-    names = ("messages", "system", "tools", "input", "instructions", "prompt")
-    said = [body[name] for name in names if body.get(name)]
-    return math.ceil(len(json.dumps(said, ensure_ascii=False)) / CHARS_PER_TOKEN)
 
 
 def told(turn: Turn, limit: int) -> mind.Answer:
@@ -142,14 +143,15 @@ def told(turn: Turn, limit: int) -> mind.Answer:
 class ScriptedProcess(Process):
     """The scripted engine as a process."""
 
-    def __init__(self, options: argparse.Namespace, script: Path, asides: bool) -> None:
+    def __init__(self, options: argparse.Namespace, mine: argparse.Namespace) -> None:
         super().__init__(options)
         plain = self.engine
         engine = ScriptedEngine(
             plain.names, plain.root, plain.keys, plain.max_model_len, options.max_num_seqs
         )
         engine.faults, engine.post_exit = plain.faults, plain.post_exit
-        engine.script, engine.asides = Script(script), asides
+        engine.script, engine.chars_per_token = Script(mine.script), mine.chars_per_token
+        engine.asides, engine.repeat = mine.asides, mine.repeat
         self.engine = engine
 
 
@@ -158,8 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument("--script", type=Path, required=True, metavar="FILE")
     parser.add_argument("--asides", action="store_true")
+    parser.add_argument("--repeat", action="store_true")
+    parser.add_argument("--chars-per-token", type=float, default=CHARS_PER_TOKEN, metavar="N")
     mine, rest = parser.parse_known_args()
-    asyncio.run(ScriptedProcess(parse(rest), mine.script, mine.asides).run())
+    asyncio.run(ScriptedProcess(parse(rest), mine).run())
 
 
 if __name__ == "__main__":
