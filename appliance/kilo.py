@@ -27,8 +27,7 @@ def kilo_config(
     """
     entry: dict[str, Any] = {"name": model, "reasoning": True, "tool_call": True}
     if context:
-        output = min(MOST_OUTPUT, context // OUTPUT_SHARE)
-        entry["limit"] = {"context": int(context * (1 - MARGIN)), "output": output}
+        entry["limit"] = kilo_limit(context)
     return {
         "$schema": "https://app.kilo.ai/config.json",
         "provider": {
@@ -42,6 +41,12 @@ def kilo_config(
         "enabled_providers": ["unglitched"],
         "model": f"unglitched/{model}",
     }
+
+
+def kilo_limit(context: int) -> dict[str, int]:
+    """Return what Kilo is told of a served context, in tokens."""
+    output = min(MOST_OUTPUT, context // OUTPUT_SHARE)
+    return {"context": int(context * (1 - MARGIN)), "output": output}
 
 
 def allowed_url(scheme: str, host: str, allowed: Collection[str]) -> str | None:
@@ -63,12 +68,17 @@ def allowed_url(scheme: str, host: str, allowed: Collection[str]) -> str | None:
     return f"{scheme}://{shown}" + (f":{port}" if port is not None else "")
 
 
-def short_context(context: int | None) -> tuple[str, str] | None:
-    """Return what is wrong with a served context for Kilo, and the cure; None where it is roomy."""
+def short_context(context: int | None, *, is_chosen: bool) -> tuple[str, str] | None:
+    """Return what is wrong with a served context for Kilo, and the cure; None where it is roomy.
+
+    ``is_chosen``: a setting says how much, and not what the memory holds.
+    """
     if not context or context >= ROOMY_TOKENS:
         return None
     what = (
         f"{context:,} tokens of context are little for Kilo Code: its own prompt takes "
         f"{FLOOR_TOKENS:,}, and below {ROOMY_TOKENS:,} it compacts more than it works"
     )
-    return what, f"set APPLIANCE_MAX_MODEL_LEN to {ROOMY_TOKENS} or more; appliance plan tells how"
+    if is_chosen:
+        return what, f"set APPLIANCE_MAX_MODEL_LEN to {ROOMY_TOKENS} or more, or unset it"
+    return what, "free memory for more: appliance plan names what would, and what each gives"

@@ -131,13 +131,15 @@ def test_kilos_floor_is_two_and_a_half_times_in_what_is_roomy() -> None:
 
 @pytest.mark.parametrize("context", [None, ROOMY_TOKENS, 49_152])
 def test_enough_context_and_an_unknown_one_are_no_trouble(context: int | None) -> None:
-    assert short_context(context) is None
+    assert short_context(context, is_chosen=True) is None
 
 
-def test_too_little_context_is_told_with_the_cure() -> None:
-    told = short_context(ROOMY_TOKENS - 1)
+@pytest.mark.parametrize(
+    ("is_chosen", "cure"), [(True, "APPLIANCE_MAX_MODEL_LEN"), (False, "appliance plan")]
+)
+def test_too_little_context_is_told_with_the_cure(is_chosen: bool, cure: str) -> None:
+    told = short_context(ROOMY_TOKENS - 1, is_chosen=is_chosen)
     assert told is not None
-    what, cure = told
-    assert "32,499" in what
-    assert "13,000" in what
-    assert "APPLIANCE_MAX_MODEL_LEN" in cure
+    assert "32,499" in told[0]
+    assert "13,000" in told[0]
+    assert cure in told[1]
