@@ -38,13 +38,16 @@ def plain(size: int) -> bytes:
         content = content[: len(content) - max((len(encoded) - size) // 2, 1)]
 
 
-def agent(size: int) -> bytes:
-    """Return a request of at least ``size`` bytes as a coding agent sends it.
+def agent(size: int, *, seen: bool) -> bytes:
+    """Return a request of about ``size`` bytes as a coding agent sends it.
 
     A system message, tools of 43 kB, then turns: the model thinks, calls a tool, gets a file.
+    With ``seen`` requests differ in their last message alone, as those of one conversation do;
+    else in their first.
     """
+    first, last = ("", NAME) if seen else (NAME, "")
     messages: list[dict[str, Any]] = [
-        {"role": "system", "content": f"{NAME} {text(13600)}"},
+        {"role": "system", "content": f"{first} {text(13600)}"},
         {"role": "user", "content": [{"type": "text", "text": "Refactor the state machine."}]},
     ]
     tools = [_tool(n) for n in range(22)]
@@ -54,6 +57,7 @@ def agent(size: int) -> bytes:
         messages += _turn(turn)
         turn += 1
         length += sum(len(json.dumps(message)) for message in messages[-2:])
+    messages.append({"role": "user", "content": [{"type": "text", "text": f"{last} Go on."}]})
     body = {
         "model": MODEL,
         "max_tokens": 8192,
@@ -88,7 +92,7 @@ BODIES: Mapping[str, Callable[[], bytes]] = {
     "2k": lambda: plain(2 * KIB),
     "300k": lambda: plain(300 * KIB),
     "1m": lambda: plain(MIB),
-    "agent1m": lambda: agent(MIB),
+    "agent1m": lambda: agent(MIB, seen=False),
+    "again1m": lambda: agent(MIB, seen=True),
     "5m": lambda: plain(5 * MIB),
-    "agent5m": lambda: agent(5 * MIB),
 }

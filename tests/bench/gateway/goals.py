@@ -23,6 +23,14 @@ Figures = Mapping[str, float]
 Rounds = Mapping[str, Mapping[str, Sequence[Figures | None]]]
 
 
+BODIES = (
+    ("1m", "1 MB body"),
+    ("agent1m", "1 MB body, an agent's, new"),
+    ("again1m", "1 MB body, an agent's, a turn later"),
+)
+GUARDS = ((OURS, ""), (GUARDED, ", path guard on observe"))
+
+
 @dataclass(frozen=True)
 class Spread:
     """The least, the middle and the greatest of the repeats."""
@@ -44,7 +52,8 @@ class Goal:
     """One promise. ``limit`` is the greatest value that keeps it.
 
     ``how`` makes one value out of a round's figure of ours and of the one it is held against;
-    ``against`` names that one's measurement and proxy, None where there is none.
+    ``peer`` names that one's proxy, ``peer_key`` its measurement where it is another one.
+    With ``always`` each repeat must keep the promise; else the middle one must.
     """
 
     row: int
@@ -57,6 +66,7 @@ class Goal:
     unit: str = "us"
     ours: str = OURS
     peer_key: str = ""
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,11 @@ class Line:
 
     @property
     def met(self) -> bool | None:
-        """Whether the middle of the repeats keeps the promise."""
-        return None if self.held is None else self.held.middle <= self.goal.limit
+        """Whether the repeats keep the promise."""
+        if self.held is None:
+            return None
+        told = self.held.greatest if self.goal.always else self.held.middle
+        return told <= self.goal.limit
 
 
 def goals() -> list[Goal]:
@@ -101,8 +114,8 @@ def _request_goals() -> list[Goal]:
         Goal(2, "CPU of a 2 KB request", "request-2k", "cpu_us", limit, "ratio", peer)
         for peer, limit in ((NGINX, 3.0), (LITELLM, 1 / 50))
     ]
-    for body, name in (("1m", "1 MB body"), ("agent1m", "1 MB body of an agent's shape")):
-        for ours, guard in ((OURS, ""), (GUARDED, ", path guard on observe")):
+    for body, name in BODIES:
+        for ours, guard in GUARDS:
             key = f"body-{body}"
             what = f"{name}{guard}"
             found += [
@@ -127,19 +140,17 @@ def _latency_goals() -> list[Goal]:
         key = f"abort-{window}-{body}"
         found += [
             Goal(5, f"abort seen, p99, {name}", key, "left_p99_us", 5000),
-            Goal(5, f"aborts missed, {name}", key, "missed", 0, unit=""),
+            Goal(5, f"aborts missed, {name}", key, "missed", 0, unit="", always=True),
         ]
     return found
 
 
 def _own_goals() -> list[Goal]:
-    sizes = (("1m", "1 MB", 1000), ("5m", "5 MB", 3500), ("agent1m", "1 MB, agent's shape", 1000))
+    sizes = (*((body, name, 1000) for body, name in BODIES), ("5m", "5 MB body", 3500))
     stalls = [
-        Goal(
-            6, f"longest stall by {name}{guard}", f"stall-{body}", "stall_p50_us", limit, ours=ours
-        )
+        Goal(6, f"longest stall, {name}{guard}", f"stall-{body}", "stall_p50_us", limit, ours=ours)
         for body, name, limit in sizes
-        for ours, guard in ((OURS, ""), (GUARDED, ", path guard on observe"))
+        for ours, guard in GUARDS
     ]
     return [
         *stalls,

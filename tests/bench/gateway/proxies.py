@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO
 
 from tests.bench.gateway.bodies import MODEL
-from tests.bench.gateway.load import pin
+from tests.bench.gateway.load import PROXY_CORE, pin
 
 ROOT = Path(__file__).resolve().parents[3]
-PROXY_CORE = 0
 KEY = "sk-" + "0123456789abcdef" * 4  # LiteLLM refuses a weaker one
 READY_WITHIN_S = 120.0
+NGINX_PROGRAM = "nginx/usr/sbin/nginx"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # What the image and the launcher set: without it glibc gives back and fetches anew each large body.
@@ -203,7 +203,7 @@ class Starter:
         user = "user root;" if os.geteuid() == 0 else ""
         config = folder / "nginx.conf"
         config.write_text(NGINX.format(folder=folder, engine=self._engine, port=port, user=user))
-        argv = [str(self._tools / "nginx/usr/sbin/nginx"), "-p", str(folder), "-c", str(config)]
+        argv = [str(self._tools / NGINX_PROGRAM), "-p", str(folder), "-c", str(config)]
         return self._spawn("nginx", argv, port, "/health", {})
 
     def _router(self) -> Proxy:

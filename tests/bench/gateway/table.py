@@ -83,6 +83,19 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join([HEAD, "|---" * 7 + "|", *(row(line) for line in lines)])
 
 
+def report(about: str, lines: Sequence[Line], rounds: Rounds) -> str:
+    """Return the page."""
+    kept = sum(line.met is True for line in lines)
+    counted = sum(line.met is not None for line in lines)
+    return (
+        f"# What the gateway costs\n\n{about}\n\n"
+        "Ours and the peer's figures are the middle of the repeats; a ratio or a difference is\n"
+        "taken within one repeat, where both ran within seconds. README.md tells how.\n\n"
+        f"## The goals: {kept} of {counted} are met\n\n{table(lines)}\n\n"
+        f"## All figures\n\n{everything(rounds)}\n"
+    )
+
+
 def everything(rounds: Rounds) -> str:
     """Return the middle of each figure that was measured, of each proxy."""
     head = "| measurement | figure | " + " | ".join(ALL) + " |"
