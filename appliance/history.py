@@ -82,6 +82,8 @@ def look(messages: Raw | bytes) -> Look:
     for message in found:
         role, content = message.role, message.content
         has = has or role in INSTRUCTION_ROLES
+        if not role:
+            return ODD
         if message.tool_calls and not all(map(_is_plain_call, message.tool_calls)):
             return ODD
         if role == "tool" and not message.tool_call_id:

@@ -1,5 +1,8 @@
 """Errors on the wire: in one shape, as each route's clients read them. Pure."""
 
+import re
+from typing import Any
+
 import msgspec
 
 from appliance.errors import (
@@ -54,11 +57,17 @@ _ANTHROPIC_TYPES = {
 }
 
 
+# The engine's words for a prompt that is too long, of this version and of others.
+_TOO_LONG = re.compile(r"maximum context length (?:is|of) \d|maximum context length \(\d")
+TOO_LONG = "context_length_exceeded"
+
+
 def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
     """Return the engine's error reply in the one shape that clients know.
 
     An envelope of the right kind passes; anything else (OpenAI's envelope on an Anthropic route,
-    ``{"detail": …}``, plain text, nothing) is wrapped.
+    ``{"detail": …}``, plain text, nothing) is wrapped. That a prompt is too long is said with the
+    code by which clients know it.
     """
     try:
         reply = msgspec.json.decode(body)
@@ -67,6 +76,9 @@ def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
     fields = reply if isinstance(reply, dict) else {}
     error = fields.get("error")
     is_envelope = isinstance(error, dict) and "message" in error
+    is_too_long = status == 400 and _TOO_LONG.search(_message(error)) is not None
+    if is_too_long and isinstance(error, dict):
+        return _too_long({**error, "code": TOO_LONG}, anthropic=anthropic)
     if is_envelope and (not anthropic or fields.get("type") == "error"):
         return body
     told = error.get("message") if isinstance(error, dict) else error
@@ -79,6 +91,20 @@ def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
         )
     wrapped = RequestError(status, "not_found" if status == 404 else "refused_by_engine", text)
     return error_body(wrapped, anthropic=anthropic)
+
+
+def _message(error: Any) -> str:
+    told = error.get("message") if isinstance(error, dict) else None
+    return told if isinstance(told, str) else ""
+
+
+def _too_long(error: dict[str, Any], *, anthropic: bool) -> bytes:
+    if not anthropic:
+        return msgspec.json.encode({"error": error})
+    # these words are what Anthropic's clients compact at
+    message = f"prompt is too long: {error['message']}"
+    named = {**error, "type": "invalid_request_error", "message": message}
+    return msgspec.json.encode({"type": "error", "error": named})
 
 
 def is_permanent(status: int) -> bool:
