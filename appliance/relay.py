@@ -244,6 +244,8 @@ class Relay:
     def _account(self, exchange: Exchange, outcome: str, error: ApplianceError | None) -> None:
         path = exchange.route.path
         self._metrics.requests.labels(path, outcome).inc()
+        self._metrics.responses.labels(path, str(exchange.status)).inc()
+        self._metrics.bytes_out.inc(exchange.bytes_out)
         self._metrics.requests_by_key.labels(exchange.caller.share.key, outcome).inc()
         self._metrics.request_s.labels(path).observe(exchange.elapsed_s)
         if exchange.ttft_s is not None:

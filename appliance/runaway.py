@@ -15,7 +15,8 @@ import msgspec
 from appliance.openai import NO_JSON
 from appliance.sse import event_data, split_events
 
-LOOK_EACH = 64  # pieces of a stream between two looks
+LOOK_EACH = 64  # pieces of a stream between two looks,
+LOOK_BYTES = 2**15  # or so many bytes, where a piece holds many events
 LONGEST = 256  # bytes of what is repeated: a sentence or two
 LEAST_CHARACTERS = 2_000  # of repetition: a long rule of dashes is none
 BYTES_A_TOKEN = 4  # as tokenizers go, for pieces that hold several
@@ -70,6 +71,7 @@ class RunawayWatch:
         self._path = path
         self._on_stop = on_stop
         self._held: list[bytes] = []
+        self._size = 0
         self._first = b""
         self._text = StreamText(_TEXTS[path])
         self._loop = Repetition(policy.repeats)
@@ -80,11 +82,12 @@ class RunawayWatch:
         """Take whole events. Return what to send in their place, and end; None to go on."""
         held = self._held
         held.append(events)
-        if len(held) < LOOK_EACH:
+        self._size += len(events)
+        if len(held) < LOOK_EACH and self._size < LOOK_BYTES:
             return None
         self._first = self._first or held[0]
         self._pieces += len(held)
-        self._held = []
+        self._held, self._size = [], 0
         kind = self._look(held)
         if not kind:
             return None

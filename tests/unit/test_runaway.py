@@ -94,6 +94,12 @@ def test_a_loop_is_ended_however_its_text_is_cut_and_its_events_come_together(
     assert enough <= passed <= enough + 2 * LOOK_EACH * size * together + 2 * len(word)
 
 
+def test_a_loop_whose_events_come_by_the_hundred_is_seen_at_once() -> None:
+    flood = b"".join([chat("again ")] * 500)
+    story = Story([flood] * 3)
+    assert (story.kinds, story.pieces) == (["loop"], 1)
+
+
 @given(st.randoms(use_true_random=False), st.sampled_from([CHAT, COMPLETIONS, MESSAGES]))
 def test_a_text_that_goes_on_and_does_not_repeat_itself_passes(random: Any, path: str) -> None:
     event = {CHAT: chat, COMPLETIONS: completion, MESSAGES: message}[path]
