@@ -10,6 +10,8 @@ from appliance.openai import RelayRoute
 # What the template adds to a prompt: marks around each message, and how to call a tool.
 EXTRA_TOKENS = 512
 MARGIN = 1.5  # how much denser than the densest of late the next prompt may be
+LEAST_RATE = 1 / 3  # tokens per byte that are always allowed for: text and code have 0.2 to 0.3
+LEAST_BYTES = 8 * 1024  # of a prompt that tells anything: a short one is fields more than text
 _NAMES = {
     "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),  # the first one rules
     "/v1/completions": ("max_tokens",),
@@ -50,13 +52,13 @@ class Density:
 
     def note(self, size: int, tokens: int) -> None:
         """Learn from a prompt of ``size`` bytes that was counted."""
-        if size > 0:
+        if size >= LEAST_BYTES:
             self._late.append(tokens / size)
 
     def most_tokens(self, size: int) -> int:
         """Return how many tokens ``size`` bytes make at most."""
-        rate = min(1.0, MARGIN * max(self._late)) if self._late else 1.0
-        return int(size * rate) + EXTRA_TOKENS
+        rate = max(LEAST_RATE, MARGIN * max(self._late)) if self._late else 1.0
+        return int(size * min(rate, 1.0)) + EXTRA_TOKENS
 
 
 def is_fitted(route: RelayRoute, draft: Draft) -> bool:

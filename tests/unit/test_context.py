@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from appliance.context import (
     EXTRA_TOKENS,
+    LEAST_BYTES,
     Density,
     Room,
     does_not_fit,
@@ -113,16 +114,18 @@ def test_no_more_than_a_token_a_byte_is_expected_and_no_less_than_was_seen(
     assert density.most_tokens(1000) == 1000 + EXTRA_TOKENS
     for size, tokens in told:
         density.note(size, tokens)
-    for size, tokens in told[-32:]:
+    for size, tokens in [one for one in told if one[0] >= LEAST_BYTES][-32:]:
         assert min(tokens, size) <= density.most_tokens(size) <= size + EXTRA_TOKENS
+        assert density.most_tokens(size) >= size // 3
 
 
-def test_a_density_of_long_ago_is_forgotten() -> None:
+def test_short_prompts_tell_nothing_and_those_of_long_ago_are_forgotten() -> None:
     density = Density()
-    density.note(0, 100)
-    density.note(100, 100)
+    density.note(100, 1)
+    assert density.most_tokens(1000) == 1000 + EXTRA_TOKENS
+    density.note(10_000, 10_000)
     for _ in range(32):
-        density.note(1000, 250)
+        density.note(10_000, 2500)
     assert density.most_tokens(1000) == 375 + EXTRA_TOKENS
 
 

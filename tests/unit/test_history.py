@@ -29,7 +29,7 @@ def result(**fields: Any) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": "c1", "content": "x", **fields}
 
 
-PLAIN = [
+PLAIN: list[list[Any]] = [
     [USER],
     [],
     [{"role": "user"}],
@@ -55,7 +55,7 @@ def test_what_is_plain_is_left_as_it_is(messages: list[Any]) -> None:
     assert mended.kinds == set()
 
 
-REPAIRED = [
+REPAIRED: list[tuple[list[Any], int, dict[str, Any], set[str]]] = [
     ([{"role": "user", "content": None}], 0, {"content": ""}, {"content"}),
     ([result(content=None)], 0, {"content": ""}, {"content"}),
     ([{"role": "system", "content": None}], 0, {"content": ""}, {"content"}),
