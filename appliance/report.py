@@ -42,10 +42,11 @@ def print_smoke(base_url: str, key: str, *, expect_glitch: bool, trust: ssl.SSLC
 def say_kilo(base_url: str, key: str, trust: ssl.SSLContext, shown: str) -> None:
     """Print Kilo Code's configuration for a running appliance; ``shown`` is the key in it.
 
-    ``key`` asks for it: what comes over the wire holds none. Raises HostError when it does not.
+    ``key`` asks for it: what comes over the wire holds none. Who types this knows by which
+    address Kilo comes, so none is asked of the appliance. Raises HostError when it does not answer.
     """
     try:
-        headers = {"authorization": f"Bearer {key}"}
+        headers = {"authorization": f"Bearer {key}", "host": "localhost"}
         url = f"{base_url.rstrip('/')}/kilo.json"
         response = httpx.get(url, headers=headers, trust_env=False, verify=trust)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as cause:
@@ -55,7 +56,7 @@ def say_kilo(base_url: str, key: str, trust: ssl.SSLContext, shown: str) -> None
         if not response.is_success:
             raise HostError(f"{base_url}: {config['error']['message']}", "appliance kilo --help")
         (provider,) = config["provider"].values()
-        provider["options"]["apiKey"] = shown
+        provider["options"] |= {"baseURL": f"{base_url.rstrip('/')}/v1", "apiKey": shown}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise HostError(
             f"{base_url} is no appliance: it answers /kilo.json with {response.status_code}",
