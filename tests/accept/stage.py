@@ -23,11 +23,6 @@ class Stage:
     appliance: ApplianceProcess
     script: Script
 
-    def idle(self) -> bool:
-        """Tell whether no request has or awaits a place."""
-        requests = self.appliance.status()["requests"]
-        return (requests["running"], requests["waiting"]) == (0, 0)
-
 
 @contextmanager
 def staged(folder: Path, *flags: str, ready: bool = True, **settings: object) -> Iterator[Stage]:

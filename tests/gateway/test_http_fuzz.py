@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -49,7 +49,9 @@ def storm(box: ApplianceProcess, maker: Maker, count: int) -> tuple[Counter[str]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
-def test_a_bad_client_of_each_kind_leaves_nothing_behind(target: ApplianceProcess, kind) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_client_of_each_kind_leaves_nothing_behind(
+    target: ApplianceProcess, kind: Callable[[Maker], Case]
+) -> None:
     before = look(target)
     maker = Maker(target.key("client"), random.Random(kind.__name__))  # noqa: S311 - no secret
     faults = [fault for _ in range(12) if (fault := wrong(target, kind(maker)))]

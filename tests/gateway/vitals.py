@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.appliances import ASKED, CHAT, ApplianceProcess
+from tests.appliances import ASKED, CHAT, WEB, ApplianceProcess, metric
 from tests.engines import wait_until
 
 SETTLE_S = 20.0
@@ -28,7 +28,9 @@ def look(box: ApplianceProcess) -> Vitals:
 def is_idle(box: ApplianceProcess) -> bool:
     """Tell whether nobody has or awaits a place, here and in the engine."""
     requests = box.status()["requests"]
-    return (requests["running"], requests["waiting"]) == (0, 0)
+    told = WEB.get(f"{box.fake.url}/metrics").text
+    engine = sum(metric(told, f"vllm:num_requests_{what}") for what in ("running", "waiting"))
+    return (requests["running"], requests["waiting"], engine) == (0, 0, 0)
 
 
 def all_calm(box: ApplianceProcess, before: Vitals, *, growth: int = 32 * MIB) -> Vitals:

@@ -11,6 +11,8 @@ from tests.accept.stage import Stage
 from tests.appliances import metric
 from tests.fakes.script import Turn
 
+# Milliseconds between two reads of a stream, instead of Bun's own 300 s.
+PATIENCE = {"chunkTimeout": 5_000}
 OVERFLOW = (
     "This model's maximum context length is 49152 tokens. However, your prompt contains at least "
     "49153 input tokens, which exceeds this limit even without any output tokens."
@@ -24,7 +26,7 @@ def counted(stage: Stage, name: str, **labels: str) -> float:
 
 
 def test_a_silence_longer_than_kilos_patience_ends_well(kilo: Kilo) -> None:
-    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options={"timeout": 5_000})
+    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options=PATIENCE)
     before = counted(kilo.stage, "keepalives")
     silent = Turn("A long prompt.", "Here I am.", faults={"silent_prefill": 12.0})
     kilo.stage.script.play(silent)
@@ -37,7 +39,7 @@ def test_a_silence_longer_than_kilos_patience_ends_well(kilo: Kilo) -> None:
 
 @pytest.mark.parametrize("after", [3, 9], ids=["in thought", "in the call"])
 def test_a_silence_in_mid_stream_ends_well(kilo: Kilo, after: int) -> None:
-    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options={"chunkTimeout": 5_000})
+    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options=PATIENCE)
     faults = {"stall_after": after, "stall_s": 12.0}
     kilo.stage.script.play(Turn(WRITES.reasoning, "", WRITES.calls, faults=faults), DONE)
     told = patient.ask("Write it.")
@@ -52,7 +54,7 @@ def test_an_engine_that_starts_late_is_waited_for(
     stage = begin("--ready-after", "45", ready=False, start_timeout_s=120, admit_wait_s=120)
     stage.appliance.until("starting")
     stage.script.play(WRITES, DONE)
-    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo", options={"timeout": 5_000})
+    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo", options=PATIENCE)
     told = kilo.ask("Write it.")
     assert told.code == 0, told.stderr
     assert (kilo.workspace / PATH).read_text() == TEXT
