@@ -14,6 +14,7 @@ import httpx
 
 HEAD_LIMIT = 100 * 1024  # bytes of a reply's head: a peer that sends more is no engine
 HELD_LIMIT = 256 * 1024  # bytes of a body that nobody takes yet; then the engine must wait
+TOO_LARGE = f"the head is larger than {HEAD_LIMIT} bytes"
 JOIN_LIMIT = 64 * 1024  # a body up to this size is copied behind its head: one write
 
 Sink = Callable[[bytes], None]
@@ -153,7 +154,7 @@ class Reply:
         self._is_complete = False
         self._is_paused = False
         self._is_closed = False
-        self._head_size = 0
+        self._flows = False  # pushed as it comes: somebody takes it, and does not pause
 
     @property
     def headers(self) -> dict[str, str]:
@@ -172,10 +173,8 @@ class Reply:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; what comes after the body is no header."""
-        if self._has_head:
-            return
-        self._head_size += len(name) + len(value)
-        self.raw_headers.append((name, value))
+        if not self._has_head:
+            self.raw_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is here, unless it is an interim one (1xx)."""
@@ -190,6 +189,9 @@ class Reply:
         self.status_code = status
         self._has_head = True
         self._ends_with_connection = not _is_framed(status, self.raw_headers)
+        if sum(len(name) + len(value) for name, value in self.raw_headers) > HEAD_LIMIT:
+            self._break(httpx.RemoteProtocolError(TOO_LARGE))
+            return
         if self._is_head:
             self._is_complete = True  # its length is that of a body which does not come
         if not self._head.done():
@@ -209,7 +211,8 @@ class Reply:
         """Parse what came, and pass it on."""
         if self._fault is not None:
             return
-        self.received += len(data)
+        if not self._has_head:
+            self.received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as cause:
@@ -217,13 +220,12 @@ class Reply:
             if not self._is_complete:  # what follows a whole reply makes it no less whole
                 self._break(httpx.RemoteProtocolError(str(cause) or type(cause).__name__))
                 return
-        if not self._has_head:
-            if self.received > HEAD_LIMIT:
-                self._break(httpx.RemoteProtocolError("the head is too large"))
-        elif self._head_size > HEAD_LIMIT:
-            self._break(httpx.RemoteProtocolError("the head is too large"))
-        else:
+        if self._flows and not self._is_complete and len(self._parts) == 1:
+            self._push(self._parts.pop())
+        elif self._has_head:
             self._deliver()
+        elif self.received > HEAD_LIMIT:
+            self._break(httpx.RemoteProtocolError(TOO_LARGE))
 
     def lose(self, cause: Exception | None) -> None:
         """Take the connection's end: of the body, where it says so, or of our hopes."""
@@ -296,9 +298,10 @@ class Reply:
         ``fail``. Raises httpx.TransportError, or what it was failed with.
         """
         self._sink = sink
+        self._flows = True
         if self._is_paused:  # more was held than may be
             self.resume()
-        elif self._parts:
+        else:
             self._deliver()
         if not self._is_over:
             self._waiter = self._loop.create_future()
@@ -309,18 +312,20 @@ class Reply:
     def pause(self) -> None:
         """Push nothing until ``resume``; the engine is held back meanwhile."""
         self._is_paused = True
+        self._flows = False
         self._connection.pause()
 
     def resume(self) -> None:
         """Push again."""
         self._is_paused = False
+        self._flows = self._sink is not None
         self._connection.resume()
         self._deliver()
 
     def fail(self, cause: Exception) -> None:
         """End this reply with ``cause``, whatever of it is still on the way."""
         self._parts.clear()
-        self._is_paused = False
+        self._is_paused = self._flows = False
         self._break(cause)
 
     def close(self) -> None:
@@ -349,13 +354,16 @@ class Reply:
                 self._waiter.set_result(None)
             return
         if self._parts and not self._is_paused:
-            try:
-                self._sink(self._take())
-            except BaseException:
-                self.fail(httpx.ReadError("what came could not be passed on"))
-                raise
+            self._push(self._take())
         if self._waiter is not None and self._is_over and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _push(self, data: bytes) -> None:
+        try:
+            self._sink(data)  # type: ignore[misc]  # _flows tells that there is one
+        except BaseException:
+            self.fail(httpx.ReadError("what came could not be passed on"))
+            raise
 
     def _take(self) -> bytes:
         parts = self._parts

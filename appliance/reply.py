@@ -12,11 +12,11 @@ from appliance.errors import UpstreamError, UpstreamTimeout
 from appliance.exchange import Broken, Exchange, start, start_stream
 from appliance.metrics import Metrics
 from appliance.openai import forward_headers, return_headers
-from appliance.stream import Care, Filter, Stream, Watch
+from appliance.stream import Care, Filter, Stream, Traffic, Watch
 from appliance.upstream import Upstream
 from appliance.usage import find_usage
 from appliance.wireerror import normalise_error
-from appliance.wirereply import ReasoningAlias, alias_reasoning
+from appliance.wirereply import ChatFilter, alias_reasoning, without_faults
 
 NO_WATCH: Callable[[Exchange], Watch | None] = lambda _exchange: None  # noqa: E731
 
@@ -24,8 +24,7 @@ NO_WATCH: Callable[[Exchange], Watch | None] = lambda _exchange: None  # noqa: E
 class Replies:
     """Asks the engine, and passes its replies on.
 
-    ``chunks_received`` counts what came from the engine, ``sending`` who waits for a client to
-    take it. ``watch`` makes what may end a stream early.
+    ``watch`` makes what may end a stream early.
     """
 
     def __init__(
@@ -37,8 +36,17 @@ class Replies:
         self._metrics = metrics
         self._care = care or Care()
         self._watch = watch
-        self.chunks_received = 0
-        self.sending = 0
+        self._traffic = Traffic()
+
+    @property
+    def chunks_received(self) -> int:
+        """How many chunks have come from the engine."""
+        return self._traffic.chunks
+
+    @property
+    def sending(self) -> int:
+        """How many replies wait for a client to take what is there."""
+        return self._traffic.sending
 
     async def ask(self, exchange: Exchange, upstream: Upstream, body: bytes, send: Send) -> None:
         """Send a request that has its place, and pass the reply.
@@ -78,7 +86,7 @@ class Replies:
 
     async def _stream(self, exchange: Exchange, reply: Reply, send: Send, began: float) -> None:
         is_chat = exchange.route.path == "/v1/chat/completions"
-        filters: tuple[Filter, ...] = (ReasoningAlias().apply,) if is_chat else ()
+        filters: tuple[Filter, ...] = (ChatFilter().apply if is_chat else without_faults,)
         stream = Stream(
             exchange,
             reply,
@@ -88,8 +96,7 @@ class Replies:
             began=began,
             filters=filters,
             watch=self._watch(exchange),
-            on_chunk=self._count_chunk,
-            on_waiting=self._count_sending,
+            traffic=self._traffic,
         )
         try:
             last = await stream.run()
@@ -102,7 +109,7 @@ class Replies:
     ) -> None:
         """Pass a reply that is no stream: read whole, aliased or its error shape made one."""
         body = await self._read(reply, began)
-        self.chunks_received += 1
+        self._traffic.chunks += 1
         if reply.status_code >= 400:
             anthropic = exchange.route.is_anthropic
             body = normalise_error(reply.status_code, body, anthropic=anthropic)
@@ -132,12 +139,6 @@ class Replies:
             raise UpstreamError(
                 f"the engine broke off its reply: {type(cause).__name__}", "retry the request"
             ) from cause
-
-    def _count_chunk(self) -> None:
-        self.chunks_received += 1
-
-    def _count_sending(self, change: int) -> None:
-        self.sending += change
 
     def _count_tokens(self, reply: bytes) -> None:
         usage = find_usage(reply)

@@ -38,7 +38,7 @@ class Framer:
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that ``data`` completes, or nothing."""
-        if not self._held and data.endswith(_BLANK_LINES):
+        if not self._held and data.endswith((b"\n\n", b"\r\n\r\n")):
             return data
         self._held.append(data)
         seen = self._tail + data

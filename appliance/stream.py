@@ -9,11 +9,11 @@ path repair, and the keep-alives between them.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from appliance.connection import Reply
 from appliance.deadlines import Deadlines
@@ -21,13 +21,14 @@ from appliance.exchange import Broken, Exchange
 from appliance.keepalive import keep_alive
 from appliance.metrics import Metrics
 from appliance.sse import Framer
-from appliance.wirereply import empty_chunk, has_engine_fault
+from appliance.wirereply import empty_chunk
 
 LAST_EVENTS = 3  # pieces kept of a stream's end: where its usage stands
 DONE = b"[DONE]\n\n"
 CHUNKED = ("/v1/chat/completions", "/v1/completions")  # whose streams are chunks with choices
 
-Filter = Callable[[bytes], bytes]
+# Takes whole events; None says that the engine failed in them.
+Filter = Callable[[bytes], bytes | None]
 
 
 class Watch(Protocol):
@@ -50,11 +51,16 @@ class Care:
     deadlines: Deadlines = Deadlines()  # noqa: RUF009  (frozen, and never changed)
 
 
-class Stream:
-    """Passes one stream from the engine to the client.
+@dataclass
+class Traffic:
+    """What all streams count together: pieces from the engine, and clients that are waited for."""
 
-    ``on_waiting`` is told +1 when the client is slower than the engine, and -1 when it is not.
-    """
+    chunks: int = 0
+    sending: int = 0
+
+
+class Stream:
+    """Passes one stream from the engine to the client."""
 
     def __init__(
         self,
@@ -65,22 +71,21 @@ class Stream:
         metrics: Metrics,
         *,
         began: float,
-        filters: Sequence[Filter] = (),
-        watch: Watch | None = None,
-        on_chunk: Callable[[], None] = lambda: None,
-        on_waiting: Callable[[int], None] = lambda _change: None,
+        filters: Sequence[Filter],
+        watch: Watch | None,
+        traffic: Traffic,
     ) -> None:
         self._exchange = exchange
         self._reply = reply
-        self._send = send
+        # a coroutine function, as every server's is: it is begun here without a task
+        self._send = cast(Callable[[Message], Coroutine[Any, Any, None]], send)
         self._care = care
         self._observe = metrics.chunk_gap_s.labels().observe
         self._count_keepalive = metrics.keepalives.inc
         self._began = began
         self._filters = filters
-        self._watch = watch
-        self._on_chunk = on_chunk
-        self._on_waiting = on_waiting
+        self._watch = watch.feed if watch is not None else None
+        self._traffic = traffic
         self._framer = Framer()
         self._first = b""
         self._last: deque[bytes] = deque(maxlen=LAST_EVENTS)
@@ -109,53 +114,53 @@ class Stream:
 
     def _take(self, data: bytes) -> None:
         """Take what came of the engine: pass on what is whole of it."""
-        self._on_chunk()
+        self._traffic.chunks += 1
         now = time.monotonic()
         events = self._framer.feed(data)
         if not events:
             self._heard = now
             return
-        if has_engine_fault(events):
-            self._reply.fail(Broken("the engine failed in mid-stream"))
-            return
         for apply in self._filters:
-            events = apply(events)
-        exchange = self._exchange
+            passed = apply(events)
+            if passed is None:
+                self._reply.fail(Broken("the engine failed in mid-stream"))
+                return
+            events = passed
         if self._first:
             self._observe(now - self._spoke)
         else:
-            self._first = events
-            exchange.window = "stream"
-            exchange.ttft_s = now - exchange.arrived
+            self._begin(events, now)
         self._heard = now
-        exchange.chunks += 1
-        if self._watch is not None and (end := self._watch.feed(events)) is not None:
-            self._last.append(events)
+        self._exchange.chunks += 1
+        self._last.append(events)
+        if self._watch is not None and (end := self._watch(events)) is not None:
             self._pass(end, now)
             self._reply.fail(Enough())
             return
-        self._last.append(events)
         self._pass(events, now)
+
+    def _begin(self, events: bytes, now: float) -> None:
+        self._first = events
+        self._exchange.window = "stream"
+        self._exchange.ttft_s = now - self._exchange.arrived
 
     def _pass(self, data: bytes, now: float) -> None:
         """Send ``data`` at once; if the client is slow, hold the engine until it has taken it."""
         self._exchange.bytes_out += len(data)
         self._spoke = now
-        steps = self._send(
-            {"type": "http.response.body", "body": data, "more_body": True}
-        ).__await__()
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
         try:
-            awaited = next(steps)
+            awaited = sending.send(None)
         except StopIteration:
             return
         self._reply.pause()
-        self._on_waiting(1)
-        self._sending = asyncio.ensure_future(_finish(steps, awaited))
+        self._traffic.sending += 1
+        self._sending = asyncio.ensure_future(_finish(sending, awaited))
         self._sending.add_done_callback(self._sent)
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
         """Go on: the client has taken what it had to, or has left."""
-        self._on_waiting(-1)
+        self._traffic.sending -= 1
         self._sending = None
         if sending.cancelled():
             return
@@ -197,14 +202,14 @@ class Stream:
         return keep_alive(anthropic=route.is_anthropic, style=style)
 
 
-async def _finish(steps: Generator[Any, Any, None], awaited: Any) -> None:
+async def _finish(sending: Coroutine[Any, Any, None], awaited: Any) -> None:
     """Finish what was begun outside of a task, and waits for ``awaited``."""
-    await _Begun(steps, awaited)
+    await _Begun(sending, awaited)
 
 
 class _Begun(Awaitable[None]):
-    def __init__(self, steps: Generator[Any, Any, None], awaited: Any) -> None:
-        self._steps = steps
+    def __init__(self, sending: Coroutine[Any, Any, None], awaited: Any) -> None:
+        self._sending = sending
         self._awaited = awaited
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -214,8 +219,8 @@ class _Begun(Awaitable[None]):
                 try:
                     yield awaited
                 except BaseException as cause:
-                    awaited = self._steps.throw(cause)
+                    awaited = self._sending.throw(cause)
                 else:
-                    awaited = self._steps.send(None)
+                    awaited = self._sending.send(None)
         except StopIteration:
             return

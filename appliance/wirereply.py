@@ -43,55 +43,78 @@ def alias_event(event: bytes) -> bytes:
 
 _OF_THE_STREAM = ("id", "object", "created", "model")
 
-# One chat chunk whose delta holds reasoning alone, proved from its first byte to its last: only
-# simple fields beside it, so that the delta is a choice's own and not one within something else.
-_STRING = rb'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"'
-_SIMPLE = (
-    rb'"(?!choices"|delta"|message")[^"\\\x00-\x1f]*":(?:null|-?(?:0|[1-9]\d*)|"[^"\\\x00-\x1f]*")'
+# One chat chunk whose delta holds one text alone, proved from its first byte to its last: only
+# simple fields beside it, so that the delta is a choice's own and not one within something else,
+# and no finish_reason but null. The head ends, and the tail begins, with the text's own quotes.
+_PLAIN = rb'[^"\\\x00-\x1f]*'
+_TEXT = rb'%b(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})%b)*' % (_PLAIN, _PLAIN)
+_SIMPLE = rb'"(?!choices"|delta"|message"|finish_reason":")%b":(?:null|-?(?:0|[1-9]\d*)|"%b")' % (
+    _PLAIN,
+    _PLAIN,
 )
 _CHUNK = re.compile(
-    rb'(data: \{(?:%(simple)b,)*"choices":\[\{(?:%(simple)b,)*"delta":\{"reasoning":)'
-    rb"(%(string)b)"
-    rb"(\}(?:,%(simple)b)*\}\](?:,%(simple)b)*\}\n\n)" % {b"simple": _SIMPLE, b"string": _STRING}
+    rb'(data: \{(?:%(simple)b,)*"choices":\[\{(?:%(simple)b,)*"delta":\{"(reasoning|content)":")'
+    rb"%(text)b"
+    rb'("\}(?:,%(simple)b)*\}\](?:,%(simple)b)*\}\n\n)' % {b"simple": _SIMPLE, b"text": _TEXT}
 )
-_ONE_STRING = re.compile(_STRING)
+_ONE_TEXT = re.compile(_TEXT)
+_ALSO = b'","reasoning_content":"'
+QUOTE, BACKSLASH = b'"\\'
+_NO_HEAD = b"\0"  # no event begins so
 
 
-class ReasoningAlias:
-    """``alias_event`` over one stream's events, without reading each of them anew.
+class ChatFilter:
+    """``has_engine_fault`` and ``alias_event`` over one chat stream, for next to nothing a chunk.
 
-    The chunks of a stream differ in their delta alone. Once one of them is proved, its head and
-    tail prove the others: what stands between must be one JSON string, and is said twice.
+    The chunks of a stream differ in their text alone. Once one of them is proved, its head and
+    tail prove the others, as long as what stands between is the text of one JSON string.
     """
 
     def __init__(self) -> None:
-        self._head = b""
+        self._head = _NO_HEAD
         self._tail = b""
+        self._begin = self._end = 0
+        self._is_reasoning = False
 
-    def apply(self, events: bytes) -> bytes:
-        """Return whole events with the reasoning under both names."""
-        if b'"reasoning"' not in events:
-            return events
-        return self._by_bytes(events) or b"".join(map(self._one, split_events(events)))
+    def apply(self, events: bytes) -> bytes | None:
+        """Return whole events with the reasoning under both names; None if the engine failed."""
+        head, tail = self._head, self._tail
+        if events.startswith(head) and events.endswith(tail):
+            text = events[self._begin : self._end]
+            # by number: bytes in bytes raises and clears an error first, ten times the cost
+            if text and QUOTE not in text and (BACKSLASH not in text or _ONE_TEXT.fullmatch(text)):
+                if self._is_reasoning:
+                    return b"".join((head, text, _ALSO, text, tail))
+                return events
+        if has_engine_fault(events):
+            return None
+        if b'"reasoning"' in events:
+            return b"".join(map(self._one, split_events(events)))
+        self._learn(events)
+        return events
+
+    def _learn(self, event: bytes) -> bool:
+        """Take a chunk for what the next ones look like, if it can be proved."""
+        proved = _CHUNK.fullmatch(event)
+        if proved is None:
+            return False
+        self._head, name, self._tail = proved.groups()
+        self._begin, self._end = len(self._head), -len(self._tail)
+        self._is_reasoning = name == b"reasoning"
+        return True
 
     def _one(self, event: bytes) -> bytes:
         if b'"reasoning"' not in event:
             return event
-        if aliased := self._by_bytes(event):
-            return aliased
-        if proved := _CHUNK.fullmatch(event):
-            self._head, _, self._tail = proved.groups()
-            return self._by_bytes(event)
-        return alias_event(event)
+        if not (self._learn(event) and self._is_reasoning):
+            return alias_event(event)
+        text = event[self._begin : self._end]
+        return b"".join((self._head, text, _ALSO, text, self._tail))
 
-    def _by_bytes(self, event: bytes) -> bytes:
-        head, tail = self._head, self._tail
-        if not (head and event.startswith(head) and event.endswith(tail)):
-            return b""
-        value = event[len(head) : -len(tail)]
-        if not _ONE_STRING.fullmatch(value):
-            return b""
-        return b'%b%b,"reasoning_content":%b%b' % (head, value, value, tail)
+
+def without_faults(events: bytes) -> bytes | None:
+    """Return whole events as they are; None if one of them tells that the engine failed."""
+    return None if has_engine_fault(events) else events
 
 
 def empty_chunk(events: bytes) -> bytes:
@@ -113,7 +136,7 @@ def empty_chunk(events: bytes) -> bytes:
 
 def has_engine_fault(events: bytes) -> bool:
     """Tell whether ``is_engine_fault`` is true of one of these whole events."""
-    if b'"finish_reason":"abort"' not in events and b'data: {"error"' not in events:
+    if events.find(b'"finish_reason":"abort"') < 0 and events.find(b'data: {"error"') < 0:
         return False
     return any(map(is_engine_fault, split_events(events)))
 

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.sse import split_events
-from appliance.wirereply import ReasoningAlias, alias_event, empty_chunk, has_engine_fault
+from appliance.wirereply import (
+    ChatFilter,
+    alias_event,
+    empty_chunk,
+    has_engine_fault,
+    without_faults,
+)
 
 TEXT = st.one_of(
     st.text(max_size=12),
@@ -67,11 +73,16 @@ def read(stream: bytes) -> list[Any]:
 
 @given(st.lists(st.lists(events(), min_size=1, max_size=3), min_size=1, max_size=6))
 def test_the_bytes_say_what_the_decoded_form_says(parts: list[list[bytes]]) -> None:
-    alias = ReasoningAlias()
+    alias = ChatFilter()
     for part in parts:
         whole = b"".join(part)
-        decoded = b"".join(map(alias_event, split_events(whole)))
-        assert read(alias.apply(whole)) == read(decoded)
+        said = alias.apply(whole)
+        if has_engine_fault(whole):
+            assert said is None
+        else:
+            decoded = b"".join(map(alias_event, split_events(whole)))
+            assert said is not None
+            assert read(said) == read(decoded)
 
 
 HEAD = b'data: {"id":"chat-1","object":"chat.completion.chunk","created":7,"model":"N","choices":'
@@ -84,7 +95,7 @@ def chunk(value: bytes) -> bytes:
 
 @given(st.lists(TEXT, min_size=1, max_size=8), st.booleans())
 def test_the_chunks_of_a_stream_are_not_decoded(texts: list[str], ascii_only: bool) -> None:
-    alias = ReasoningAlias()
+    alias = ChatFilter()
     for text in texts:
         value = json.dumps(text, ensure_ascii=ascii_only).encode("utf-8", "replace")
         both = value + b',"reasoning_content":' + value
@@ -95,7 +106,7 @@ def test_the_chunks_of_a_stream_are_not_decoded(texts: list[str], ascii_only: bo
 def test_chunks_that_come_together_are_aliased_one_by_one(texts: list[str]) -> None:
     values = [json.dumps(text).encode() for text in texts]
     whole = b"".join(map(chunk, values))
-    said = ReasoningAlias().apply(whole)
+    said = ChatFilter().apply(whole)
     assert said == b"".join(chunk(v + b',"reasoning_content":' + v) for v in values)
 
 
@@ -112,11 +123,10 @@ def test_chunks_that_come_together_are_aliased_one_by_one(texts: list[str]) -> N
         b"",
         b'"half',
         b'"bad \\q escape"',
-        b'"raw \x01 control"',
     ],
 )
 def test_what_is_no_lone_string_is_left_to_the_decoder(value: bytes) -> None:
-    alias = ReasoningAlias()
+    alias = ChatFilter()
     alias.apply(chunk(b'"proved"'))
     event = chunk(value)
     assert alias.apply(event) == alias_event(event)
@@ -124,7 +134,7 @@ def test_what_is_no_lone_string_is_left_to_the_decoder(value: bytes) -> None:
 
 def test_bytes_without_reasoning_pass_as_the_object_that_they_are() -> None:
     event = HEAD + b'[{"index":0,"delta":{"content":"hi"}' + TAIL
-    assert ReasoningAlias().apply(event) is event
+    assert ChatFilter().apply(event) is event
 
 
 # ---- a sign of life
@@ -150,7 +160,25 @@ def test_without_a_chunk_there_is_no_empty_one(first: bytes) -> None:
     assert empty_chunk(first) == b""
 
 
-def test_a_fault_is_found_among_other_events() -> None:
-    fault = b'data: {"error":{"message":"EngineCore died","code":500}}\n\n'
-    assert has_engine_fault(chunk(b'"a"') + fault)
-    assert not has_engine_fault(chunk(b'"a"'))
+FAULT = b'data: {"error":{"message":"EngineCore died","code":500}}\n\n'
+ABORT = chunk(b'"a"').replace(b'"finish_reason":null', b'"finish_reason":"abort"')
+
+
+@pytest.mark.parametrize("fault", [FAULT, ABORT], ids=["error", "abort"])
+def test_a_fault_is_found_among_other_events(fault: bytes) -> None:
+    good = chunk(b'"a"')
+    for whole in (fault, good + fault, fault + good, good + fault + good):
+        proven = ChatFilter()
+        assert proven.apply(good) is not None
+        assert proven.apply(whole) is None
+        assert ChatFilter().apply(whole) is None
+        assert without_faults(whole) is None
+    assert without_faults(good) is good
+
+
+def test_a_stream_that_turns_from_thinking_to_answering_is_followed() -> None:
+    stream = ChatFilter()
+    answer = HEAD + b'[{"index":0,"delta":{"content":"\\n hi"}' + TAIL
+    for _ in range(3):
+        assert stream.apply(chunk(b'"a"')) == chunk(b'"a","reasoning_content":"a"')
+        assert stream.apply(answer) is answer
