@@ -34,6 +34,7 @@ _THOUGHTS: Mapping[str, bytes] = {
     _MESSAGES: b'"thinking":"',
     _RESPONSES: b'"type":"response.reasoning_text.delta"',
 }
+_SECOND_NAME = b'","reasoning_content":"'  # of the same text, which is to be read once
 _ENDS = (b'"finish_reason":"', b'"stop_reason":"', b"event: response.completed", b"data: [DONE]\n")
 _STRING_END = re.compile(rb'(?:[^"\\]|\\.)*')
 _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)")
@@ -127,31 +128,38 @@ class StreamText:
 
     def __init__(self, marks: tuple[bytes, ...]) -> None:
         self._marks = marks
-        self._head = self._tail = b""
+        self._head = self._tail = self._twice = b""
 
     def of(self, pieces: Sequence[bytes]) -> bytes:
         """Return the text of pieces that hold whole events, mostly one each."""
         head, tail = self._head, self._tail
         if head:
-            begin, end = len(head), -len(tail)
-            texts = [
-                piece[begin:end]
-                for piece in pieces
-                if piece.startswith(head) and piece.endswith(tail)
-            ]
-            text = b"".join(texts)
-            if len(texts) == len(pieces) and b"\n" not in text:  # of a JSON string it is no part
-                return text
+            alike = [p for p in pieces if p.startswith(head) and p.endswith(tail)]
+            if len(alike) == len(pieces):
+                text = self._cut(alike)
+                if b"\n" not in text:  # of a JSON string it is no part
+                    return text
         joined = b"".join(pieces)
         mark = max(self._marks, key=joined.count)
         self._learn(last_event(joined), mark)
         return b"".join(_texts_after(joined, mark))
 
+    def _cut(self, pieces: list[bytes]) -> bytes:
+        begin, end = len(self._head), len(self._tail)
+        if not self._twice:
+            return b"".join([p[begin:-end] for p in pieces])
+        around = begin + len(self._twice) + end
+        return b"".join([p[begin : begin + (len(p) - around >> 1)] for p in pieces])
+
     def _learn(self, event: bytes, mark: bytes) -> None:
         begin = event.find(mark)
-        self._head = self._tail = b""
-        if begin >= 0 and (found := _STRING_END.match(event, begin + len(mark))):
-            self._head, self._tail = event[: found.start()], event[found.end() :]
+        self._head = self._tail = self._twice = b""
+        if begin < 0 or not (found := _STRING_END.match(event, begin + len(mark))):
+            return
+        self._head, self._tail = event[: found.start()], event[found.end() :]
+        if self._tail.startswith(_SECOND_NAME + found[0]):
+            self._twice = _SECOND_NAME
+            self._tail = self._tail[len(_SECOND_NAME) + len(found[0]) :]
 
 
 def _texts_after(joined: bytes, mark: bytes) -> Iterator[bytes]:

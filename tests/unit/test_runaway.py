@@ -18,6 +18,7 @@ from appliance.runaway import (
     Repetition,
     RunawayPolicy,
     RunawayWatch,
+    StreamText,
     characters_of,
 )
 from appliance.sse import event_data, split_events
@@ -142,11 +143,23 @@ def test_a_loop_in_a_tools_arguments_is_seen() -> None:
     assert Story(events).kinds == ["loop"]
 
 
+def twice(said: str) -> bytes:
+    event, text = chat(said, "reasoning"), json.dumps(said, ensure_ascii=False).encode()
+    return event.replace(text, text + b',"reasoning_content":' + text)
+
+
 def test_a_loop_is_seen_where_the_reasoning_has_both_names() -> None:
-    event = chat("hm ", "reasoning").replace(
-        b'"reasoning":"hm "', b'"reasoning":"hm ","reasoning_content":"hm "'
-    )
-    assert Story([event] * 1_500).kinds == ["loop"]
+    assert Story([twice("hm ")] * 1_500).kinds == ["loop"]
+    assert Story([twice("hm ")] * 600).kinds == []  # 1,800 characters, said twice
+
+
+@given(st.lists(WORDS, min_size=3, max_size=20), st.booleans())
+def test_the_text_of_events_is_read_as_it_stands(words: list[str], is_twice: bool) -> None:
+    text = StreamText((b'"content":"', b'"reasoning":"'))
+    event = twice if is_twice else chat
+    spelled = b"".join(json.dumps(word, ensure_ascii=False).encode()[1:-1] for word in words)
+    for _ in range(2):  # learned, then cut
+        assert text.of([event(word) for word in words]) == spelled
 
 
 @pytest.mark.parametrize(("piece", "count"), [("\n", 1_990), ("\U0001f600", 1_990), ("ü\t", 990)])
