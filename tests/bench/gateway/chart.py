@@ -33,6 +33,8 @@ PANELS = (
     ("Resident memory after the load", "after-crowd", "rss_mb", 1, "MB", ""),
 )
 
+LEAST = 1e-3  # a difference may be nothing or less, which a log scale cannot show
+
 Taken = dict[str, dict[str, list[dict[str, float] | None]]]
 
 
@@ -53,19 +55,23 @@ def label(value: float, unit: str) -> str:
 
 
 def panel(axes: Any, taken: Taken, what: tuple[str, str, str, float, str, str]) -> None:
-    """Draw one figure: a bar for each proxy, a line from the least to the greatest repeat."""
+    """Draw one figure: a dot for each proxy, a line from the least to the greatest repeat."""
     title, key, figure, scale, unit, less = what
     names = [name for name in COLOURS if values(taken, key, figure, name, less)]
     for place, name in enumerate(reversed(names)):
         found = [value / scale for value in values(taken, key, figure, name, less)]
         middle = statistics.median(found)
-        axes.barh(place, middle, color=COLOURS[name], height=0.66)
-        axes.plot([max(min(found), 1e-3), max(found)], [place, place], color="#222222", linewidth=1)
-        axes.text(max(max(found), middle), place, label(middle, unit), va="center", fontsize=8)
+        spread = [max(min(found), LEAST), max(found)]
+        axes.plot(spread, [place, place], color=COLOURS[name], linewidth=2)
+        axes.plot(max(middle, LEAST), place, "o", color=COLOURS[name], markersize=8)
+        axes.text(max(found) * 1.15, place, label(middle, unit), va="center", fontsize=8)
     axes.set_yticks(range(len(names)), list(reversed(names)), fontsize=8)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.5, high * 6)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
     axes.set_title(title, fontsize=9, loc="left")
     axes.tick_params(axis="x", labelsize=7)
     for side in ("top", "right"):
