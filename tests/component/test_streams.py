@@ -326,6 +326,18 @@ async def test_tokens_are_counted_from_a_streams_last_events_and_from_whole_repl
         assert box.count("tokens", kind="cached") == 8
 
 
+async def test_each_request_is_counted_by_its_route_and_status_and_its_bytes() -> None:
+    async with front() as box:
+        box.gate.open()
+        said = [(await box.stream()).body]
+        box.engine.reply = plain("400 Bad Request", b'{"error":{"message":"m"}}')
+        said.append((await box.whole()).content)
+        assert box.count("responses", route=CHAT, code="200") == 1
+        assert box.count("responses", route=CHAT, code="400") == 1
+        assert box.count("response_body_bytes") == sum(map(len, said))
+        assert box.count("request_body_bytes") > 0
+
+
 # ---- a watch that ends a stream
 
 
