@@ -100,7 +100,7 @@ def test_ten_tool_turns_fit_without_compaction_below_70_percent(
 
 def writes(number: int, chars: int) -> Turn:
     """Return a turn that writes a file of so many characters."""
-    words = ("several plain words of text " * (chars // 28 + 1))[:chars]
+    words = " ".join(f"word{n}" for n in range(chars // 5))[:chars]  # no runaway's repetition
     call: tuple[str, dict[str, Any]] = (
         "write",
         {"filePath": f"out/{number}.txt", "content": words},
