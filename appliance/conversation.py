@@ -142,7 +142,8 @@ def beginning(body: bytes, raw: msgspec.Raw, start: Start, reading: Reading) -> 
     if found is None or not body.startswith(messages, found[0]):
         return None
     offset, before = found
-    end = offset + len(messages[:-1].rstrip(_SPACE))
+    ending = messages[-64:-1]
+    end = offset + len(messages) - 1 - len(ending) + len(ending.rstrip(_SPACE))
     after = _rest(body[end:])
     if body[end - 1 : end] != b"}" or after is None or reading.name in after:
         return None
