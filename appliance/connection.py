@@ -113,8 +113,9 @@ class Connection(asyncio.Protocol):
         if self._reply is not reply:
             return
         self._reply = None
-        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        if reply.may_follow and not unsent and self.is_usable:
+        transport = self._transport
+        is_sent = transport is not None and not transport.get_write_buffer_size()
+        if reply.may_follow and is_sent and self.is_usable:
             self._on_idle(self)
         else:
             self.abort()
@@ -235,18 +236,12 @@ class Reply:
         if cause is not None:
             self._break(httpx.ReadError(str(cause)))
         elif not self._has_head:
-            self._break(
-                httpx.RemoteProtocolError("Server disconnected without sending a response.")
-            )
+            self._break(httpx.RemoteProtocolError("the connection ended before the head"))
         elif self._ends_with_connection:
             self._is_complete = True
             self._deliver()
         else:
-            self._break(
-                httpx.RemoteProtocolError(
-                    "peer closed connection without sending complete message body"
-                )
-            )
+            self._break(httpx.RemoteProtocolError("the connection ended before the body"))
 
     # who reads
 

@@ -44,7 +44,6 @@ from appliance.runaway import RunawayPolicy, RunawayWatch
 from appliance.settings import Settings
 from appliance.stream import Care
 from appliance.supervisor import Supervisor
-from appliance.tls import load_identity, now_utc
 from appliance.tree import become_subreaper
 
 log = structlog.get_logger()
@@ -92,14 +91,21 @@ async def serve(settings: Settings, hook: Hook | None = None) -> int:
     """
     policy = load_prompt(settings)
     extras = find_extras()
-    identity = load_identity(settings.tls_cert, settings.tls_key, now_utc())
-    for what, hint in identity.warnings(now_utc()) if identity else ():
-        log.warning("appliance.certificate", what=what, next=hint)
+    if settings.tls_cert or settings.tls_key:
+        _check_certificate(settings)
     with (
         contextlib.closing(StateFolder(settings.state_dir)) as state,
         bind(settings.host, settings.port) as listener,
     ):
         return await _serve(settings, policy, extras, state, listener, hook)
+
+
+def _check_certificate(settings: Settings) -> None:
+    from appliance.tls import load_identity, now_utc  # 9 MB that plain HTTP does not need
+
+    identity = load_identity(settings.tls_cert, settings.tls_key, now_utc())
+    for what, hint in identity.warnings(now_utc()) if identity else ():
+        log.warning("appliance.certificate", what=what, next=hint)
 
 
 async def _serve(
