@@ -250,10 +250,7 @@ class Reply:
 
         ``within_s`` is the longest wait, None for one without an end.
         """
-        timer = None
-        if within_s is not None:
-            late = httpx.ReadTimeout(f"no head within {within_s:g} s")
-            timer = self._loop.call_later(within_s, self.fail, late)
+        timer = self._loop.call_later(within_s, self._be_late, within_s) if within_s else None
         try:
             await self._head
         except BaseException:
@@ -373,6 +370,9 @@ class Reply:
                 await self._waiter
         except TimeoutError as cause:
             raise httpx.ReadTimeout(f"nothing more within {within_s:g} s") from cause
+
+    def _be_late(self, within_s: float) -> None:
+        self.fail(httpx.ReadTimeout(f"no head within {within_s:g} s"))
 
     def _break(self, cause: Exception) -> None:
         if self._fault is None:

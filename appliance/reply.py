@@ -58,15 +58,16 @@ class Replies:
         headers = forward_headers(exchange.headers, exchange.request_id)
         self._metrics.bytes_in.inc(len(body))
         within_s = self._care.deadlines.head_s
-        async with upstream.exchange(
-            route.method, route.path, headers, body, within_s=within_s
-        ) as reply:
+        reply = await upstream.ask(route.method, route.path, headers, body, within_s=within_s)
+        try:
             exchange.answered = True
             if reply.status_code in (401, 403):
                 # its key is ours to send: the client can do nothing about it
                 what = f"the engine refused the appliance's key ({reply.status_code})"
                 raise UpstreamError(what, "set APPLIANCE_ENGINE_KEY to the engine's API key")
             await self._pass(exchange, reply, send, began)
+        finally:
+            reply.close()
 
     async def _pass(self, exchange: Exchange, reply: Reply, send: Send, began: float) -> None:
         headers = reply.headers

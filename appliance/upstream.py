@@ -1,7 +1,6 @@
 """The engine seen through HTTP: health, one completion, its metrics, and streamed exchanges."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
@@ -116,8 +115,7 @@ class Upstream:
             return b""
         return response.content if response.status_code == 200 else b""
 
-    @asynccontextmanager
-    async def exchange(
+    async def ask(
         self,
         method: str,
         path: str,
@@ -125,13 +123,13 @@ class Upstream:
         body: bytes,
         *,
         within_s: float | None = None,
-    ) -> AsyncIterator[Reply]:
-        """Send a request and yield its reply once the head is there, the body unread.
+    ) -> Reply:
+        """Send a request and return its reply once the head is there, the body unread.
 
         ``within_s`` is the longest wait for the head. There is no other: a cold prefill of a
-        long prompt is silent for many minutes. Leaving early, by an error or a cancellation,
-        closes the connection, which is how the engine learns that nobody waits for the answer.
-        Raises UpstreamError or UpstreamTimeout.
+        long prompt is silent for many minutes. The caller closes the reply, in any case: early,
+        that closes the connection, which is how the engine learns that nobody waits for the
+        rest. Raises UpstreamError or UpstreamTimeout.
         """
         self._must_be_open(path)
         head = b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
@@ -146,16 +144,14 @@ class Upstream:
             reply = await self._pool.ask(head, body, within_s=within_s, connect_s=CONNECT_S)
         except httpx.HTTPError as cause:
             raise _translate(cause, path) from cause
-        try:
-            if 300 <= reply.status_code < 400:
-                where = reply.headers.get("location", "nowhere")
-                raise UpstreamError(
-                    f"the engine sent {path} elsewhere ({reply.status_code} to {where})",
-                    "a redirect is not followed: name the engine itself in APPLIANCE_ENGINE_URL",
-                )
-            yield reply
-        finally:
+        if 300 <= reply.status_code < 400:
             reply.close()
+            where = reply.headers.get("location", "nowhere")
+            raise UpstreamError(
+                f"the engine sent {path} elsewhere ({reply.status_code} to {where})",
+                "a redirect is not followed: name the engine itself in APPLIANCE_ENGINE_URL",
+            )
+        return reply
 
     def _must_be_open(self, path: str) -> None:
         """Raise what a refused connection would: that engine is gone, and its client with it."""
