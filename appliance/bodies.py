@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import cast
 
 from starlette.types import Receive
 
@@ -14,7 +15,7 @@ from appliance.context import (
     is_fitted,
     without_large_limit,
 )
-from appliance.conversation import Reading, beginning, go_on, read
+from appliance.conversation import Reading, beginning, by_pieces, go_on, read
 from appliance.draft import Draft
 from appliance.engine import Engine
 from appliance.errors import RequestError, UpstreamError
@@ -89,6 +90,8 @@ class Bodies:
                 self._seen.keep(grown)
             return draft
         is_long = len(body) >= LEAST_BYTES
+        if is_long and (whole := await self._by_pieces(body, reading)) is not None:
+            return whole
         for _ in check_text(body):
             await asyncio.sleep(0)
         fields = parse_fields(body)
@@ -101,6 +104,19 @@ class Bodies:
             if new is not None:
                 self._seen.keep(new)
         return draft
+
+    async def _by_pieces(self, body: bytes, reading: Reading) -> Draft | None:
+        steps = by_pieces(body, reading)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                if end.value is None:
+                    return None
+                draft, found = end.value
+                self._seen.keep(found)
+                return cast(Draft, draft)
+            await asyncio.sleep(0)
 
     def _note(self, exchange: Exchange, draft: Draft, *, is_injected: bool) -> None:
         route = exchange.route

@@ -1,11 +1,13 @@
 """A body's conversation: read once, mended where it must be, the prompt put in. Pure.
 
-Three ways lead to the same body. One whose beginning is known goes on from there. One that is
-plain has its texts left packed: only its first message is unpacked, for the prompt. Any other is
-unpacked whole.
+Four ways lead to the same body. One whose beginning is known goes on from there. A long one is
+read in pieces. One that is plain has its texts left packed: only its first message is unpacked,
+for the prompt. Any other is unpacked whole.
 """
 
+import re
 import secrets
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +20,13 @@ from appliance.media import MediaPolicy, check_media
 from appliance.openai import NO_JSON, RelayRoute
 from appliance.prompt import PromptPolicy
 from appliance.seen import LEAST_BYTES, Beginning, Start
-from appliance.wirebody import check_text, fold_field
+from appliance.wirebody import check_text, fold_field, parse_body
 
 EARLY_BYTES = 4096  # within them a body's messages begin, or its beginning is not kept
 FIRST_BYTES = 256 * 1024  # the longest first message that is changed in its place
+PIECE_BYTES = 128 * 1024
 _SPACE = b" \t\r\n"
+_CUT = re.compile(rb'\}[ \t\r\n]*(,)[ \t\r\n]*\{[ \t\r\n]*"role"')
 # The name under which the rest of a body's messages is read: one that no client can know.
 _MARK = secrets.token_hex(16)
 
@@ -152,32 +156,85 @@ def beginning(body: bytes, raw: msgspec.Raw, start: Start, reading: Reading) -> 
     return Beginning(reading.kind, body[:end], fields, within)
 
 
-def go_on(body: bytes, known: Beginning, reading: Reading) -> tuple[Draft, Beginning] | None:
-    """Return the draft of a body that begins as ``known`` does, and how it begins now.
+def by_pieces(
+    body: bytes, reading: Reading, piece_bytes: int = PIECE_BYTES
+) -> Generator[None, None, tuple[Draft, Beginning] | None]:
+    """Read a long body in steps, each of about ``piece_bytes``; return what ``go_on`` does.
 
-    None where what is new is wrong, or must be read together with what was before.
+    The messages are cut between two of them, where that can be told from a few bytes. A cut in a
+    wrong place does no harm: what is before it is then no list. None: it must be read as a whole.
     """
-    new = body[len(known.text) :]
+    found = splice.locate(body[:EARLY_BYTES], reading.name)
+    if found is None or body[found[0] : found[0] + 1] != b"[":
+        return None
+    offset = found[0]
     try:
-        for _ in check_text(new):
+        fields = parse_body(body[:offset] + b"0}")
+    except RequestError:
+        return None
+    del fields[reading.name]
+    start: Start | None = None
+    at = offset + 1
+    while (cut := _CUT.search(body, at + piece_bytes)) is not None:
+        piece = _checked(body[at : cut.start(1)])
+        if piece is None or not (start is None or _may_follow(b"," + piece, start, reading)):
+            break
+        if start is None and (start := _piece_start(piece, reading)) is None:
+            break
+        at = cut.end(1)
+        yield
+    if start is None or at == offset + 1:
+        return None
+    within = Start(start.first, offset + start.at, start.has_instructions)
+    known = Beginning(reading.kind, body[: at - 1], fields, within)
+    return go_on(body, known, reading, grown_bytes=0)
+
+
+def _checked(text: bytes) -> bytes | None:
+    """Return a text that is UTF-8, None if it is not."""
+    try:
+        for _ in check_text(text):
             pass
     except RequestError:
         return None
-    fields = _rest(new)
-    if fields is None or reading.name in fields:
+    return text
+
+
+def _piece_start(piece: bytes, reading: Reading) -> Start | None:
+    """Return how messages start whose first ones are ``piece``, None if they are not plain."""
+    listed = msgspec.Raw(b"[" + piece + b"]")
+    if not reading.is_chat:
+        return Start(b"[", 1) if history.are_plain_parts(listed) else None
+    look = history.look(listed)
+    if not look.is_plain or _lacks_reasoning(listed, reading.route):
+        return None
+    return _start(listed, look, reading)
+
+
+def go_on(
+    body: bytes, known: Beginning, reading: Reading, *, grown_bytes: int = LEAST_BYTES
+) -> tuple[Draft, Beginning] | None:
+    """Return the draft of a body that begins as ``known`` does, and how it begins now.
+
+    That is told anew once it has grown by so many bytes, and by an eighth. None where what is
+    new is wrong, or must be read together with what was before.
+    """
+    new = _checked(body[len(known.text) :])
+    fields = None if new is None else _rest(new)
+    if new is None or fields is None or reading.name in fields:
         return None
     came = bytes(fields.pop(_MARK))[2:-1].strip(_SPACE)
-    if came and not _may_follow(came, known, reading):
+    if came and not _may_follow(came, known.start, reading):
         return None
     end = len(known.text) + (new.index(came) + len(came) if came else 0)
     draft = Draft({**known.fields, **fields})
     draft.put(reading.name, known.start.first, memoryview(body)[known.start.at : end], b"]")
-    if end - len(known.text) > max(LEAST_BYTES, len(known.text) // 8):
+    if end - len(known.text) > (max(grown_bytes, len(known.text) // 8) if grown_bytes else 0):
         known = Beginning(known.kind, body[:end], known.fields, known.start)
     return _with_prompt(draft, reading), known
 
 
-def _may_follow(came: bytes, known: Beginning, reading: Reading) -> bool:
+def _may_follow(came: bytes, start: Start, reading: Reading) -> bool:
     """Tell whether further messages, behind a comma, may pass as they are."""
     if not came.startswith(b","):
         return False
@@ -185,7 +242,7 @@ def _may_follow(came: bytes, known: Beginning, reading: Reading) -> bool:
     if not reading.is_chat:
         return history.are_plain_parts(listed)
     look = history.look(listed)
-    is_late = look.has_instructions and not known.start.has_instructions
+    is_late = look.has_instructions and not start.has_instructions
     if reading.folds_first and is_late:
         return False
     return look.is_plain and not _lacks_reasoning(listed, reading.route)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from appliance.conversation import Reading, beginning, go_on, read
+from appliance.conversation import Reading, beginning, by_pieces, go_on, read
 from appliance.errors import RequestError
 from appliance.history import Mended
 from appliance.openai import ROUTES, RelayRoute
@@ -96,6 +96,57 @@ def test_a_body_that_goes_on_is_read_as_if_it_were_new(seed: int, policy: Prompt
             assert json.loads(result[0].encode()) == json.loads(fresh.encode()), longer
         assert json.loads(fresh.encode()) == plainly(longer, policy)
     assert went_on > 150
+
+
+def in_pieces(body: bytes, reading: Reading, size: int) -> tuple[bytes, Beginning] | None:
+    steps = by_pieces(body, reading, size)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return None if end.value is None else (end.value[0].encode(), end.value[1])
+
+
+@pytest.mark.parametrize("policy", [POLICY, OFF], ids=["prompt", "none"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_body_read_in_pieces_is_read_as_if_it_were_not(seed: int, policy: PromptPolicy) -> None:
+    random = randombodies.seeded(seed)
+    reading = Reading(CHAT, policy)
+    cut = 0
+    for _ in range(700):
+        messages = [randombodies.message(random) for _ in range(random.randrange(7))]
+        body = "".join(text(random, messages)).encode()
+        if random.random() < 0.2:
+            at = random.randrange(len(body))
+            body = (
+                body[:at] + random.choice((b"]", b"}", b"", b",", b"\xff", b'"')) + body[at + 1 :]
+            )
+        try:
+            fresh = read(parse_body(body), reading)[0].encode()
+        except RequestError:
+            fresh = b""
+        found = in_pieces(body, reading, random.randrange(80))
+        if found is not None:
+            cut += 1
+            assert fresh, body
+            assert json.loads(found[0]) == json.loads(fresh), body
+            again = go_on(body, found[1], reading)
+            assert again is not None
+            assert json.loads(again[0].encode()) == json.loads(fresh)
+            assert found[1].text.endswith(b"}")
+    assert cut > 100
+
+
+def test_a_cut_in_a_wrong_place_is_no_cut() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    calls = [{"role": "x", "id": "c", "type": "function", "function": function}] * 3
+    messages = [USER, {"role": "assistant", "tool_calls": calls}, USER]
+    body = json.dumps({"messages": messages}).encode()
+    expected = plainly(body, POLICY)
+    assert json.loads(read(parse_body(body), READING)[0].encode()) == expected
+    for size in range(0, len(body), 7):
+        found = in_pieces(body, READING, size)
+        assert found is None or json.loads(found[0]) == expected
 
 
 @pytest.mark.parametrize("seed", range(3))
