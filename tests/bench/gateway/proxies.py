@@ -77,8 +77,8 @@ class Proxy:
     files: list[IO[bytes]] = field(default_factory=list)
 
     def pids(self) -> list[int]:
-        """Return the process and all its descendants."""
-        if self.process is None:
+        """Return the process and all its descendants; none of one that ended."""
+        if self.process is None or self.process.poll() is not None:
             return []
         parents = {}
         for entry in Path("/proc").iterdir():
