@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from appliance.admission import Gate
+from appliance.allocator import keep_large_blocks
 from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
 from appliance.bodies import Bodies
@@ -89,6 +90,7 @@ async def serve(settings: Settings, hook: Hook | None = None) -> int:
     ``hook`` runs beside the server from the moment that it listens; returning None leaves the
     appliance running. Raises ApplianceError for what keeps it from listening at all.
     """
+    keep_large_blocks()
     policy = load_prompt(settings)
     extras = find_extras()
     if settings.tls_cert or settings.tls_key:
