@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import Counter as ReferenceCounter
 from prometheus_client import Histogram as Reference
 from prometheus_client.parser import text_string_to_metric_families
 
-from appliance.histogram import Histogram
+from appliance.histogram import Counter, Histogram
 
 BOUNDS = (0.001, 0.01, 0.5, 1.0, 60.0)
 VALUES = st.one_of(st.sampled_from(BOUNDS), st.floats(0, 1000))
@@ -49,6 +50,40 @@ def test_a_family_without_labels_is_there_before_its_first_value() -> None:
     registry = CollectorRegistry()
     Histogram("x_seconds", "d", buckets=BOUNDS, registry=registry)
     assert samples(registry)[("x_seconds_count", ())] == 0
+
+
+# ---- counters
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", 'b"\n']), st.integers(0, 10**9))))
+def test_a_counter_says_what_the_reference_says(counted: list[tuple[str, int]]) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    mine = Counter("x_bytes", "d", ("route",), registry=ours)
+    reference = ReferenceCounter("x_bytes", "d", ("route",), registry=theirs)
+    for route, amount in counted:
+        mine.labels(route).inc(amount)
+        reference.labels(route).inc(amount)
+    assert samples(ours) == samples(theirs)
+
+
+def test_a_counter_without_labels_is_there_before_its_first_count() -> None:
+    registry = CollectorRegistry()
+    counter = Counter("x", "d", registry=registry)
+    assert samples(registry) == {("x_total", ()): 0}
+    counter.inc()
+    counter.inc(2)
+    assert samples(registry) == {("x_total", ()): 3}
+
+
+def test_a_counter_never_shrinks() -> None:
+    with pytest.raises(ValueError, match="-1"):
+        Counter("x", "d", registry=CollectorRegistry()).inc(-1)
+
+
+@pytest.mark.parametrize("values", [(), ("a", "b")])
+def test_a_counter_with_the_wrong_number_of_labels_is_refused(values: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="route"):
+        Counter("x", "d", ("route",), registry=CollectorRegistry()).labels(*values)
 
 
 @pytest.mark.parametrize("values", [(), ("a", "b")])
