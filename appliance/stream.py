@@ -100,7 +100,8 @@ class Stream:
         try:
             await self._reply.push(self._take)
         except Enough:
-            pass
+            if self._sending is not None:  # a slow client gets its end too
+                await self._sending
         else:
             if rest := self._framer.rest():
                 await self._send({"type": "http.response.body", "body": rest, "more_body": True})

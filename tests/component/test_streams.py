@@ -60,10 +60,6 @@ class Paced(Mortal):
     def head(self, head: bytes = SSE) -> None:
         self.says.put_nowait(head)
 
-    def end(self) -> Any:
-        self.says.put_nowait(None)
-        return super().end()
-
     def stop(self) -> None:
         self.says.put_nowait(None)
 
@@ -371,6 +367,26 @@ async def test_a_watch_ends_a_stream_in_order_and_frees_the_engine() -> None:
         assert said.body == OPENING * 2 + b"data: enough\n\n" + DONE
         await engine.gone.wait()
         assert box.count("requests", route=CHAT, outcome="ok") == 1
+
+
+class Large(Third):
+    """Ends a stream with more than a client that does not read has room for."""
+
+    def feed(self, events: bytes) -> bytes | None:
+        """End at once."""
+        return b"data: " + b"x" * 50_000_000 + b"\n\n" + DONE
+
+
+async def test_a_slow_client_gets_the_end_that_a_watch_made() -> None:
+    engine = Paced()
+    async with front(engine=engine, watch=lambda _exchange: Large()) as box:
+        box.gate.open()
+        engine.head()
+        engine.say(OPENING, OPENING)
+        said = await box.stream()
+        assert said.ended_well
+        assert len(said.body) > 50_000_000
+        assert said.body.endswith(DONE)
 
 
 async def test_without_a_gap_nothing_is_added() -> None:
