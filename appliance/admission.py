@@ -1,13 +1,16 @@
-"""The gate: a request passes when the engine is ready and a place is free, first in first out."""
+"""The gate: a request passes when the engine is ready, a place is free and its key's turn is."""
 
 import asyncio
 import contextlib
-from bisect import insort
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 
 from appliance.errors import ApplianceError, EngineNotReady, RequestError
+from appliance.fairqueue import FairQueue, Share
+
+NO_KEY = Share()
 
 
 class Ticket:
@@ -16,9 +19,10 @@ class Ticket:
     It waits, or holds a place, or has been refused.
     """
 
-    def __init__(self, gate: "Gate", number: int) -> None:
+    def __init__(self, gate: "Gate", number: int, share: Share) -> None:
         self._gate = gate
         self.number = number
+        self.share = share
         self.has_place = False
         self.refusal: ApplianceError | None = None
         self.news = asyncio.Event()
@@ -61,7 +65,10 @@ class Ticket:
 
 
 class Gate:
-    """At most ``places`` requests run, at most ``max_waiting`` wait.
+    """At most ``places`` requests run, at most ``max_waiting`` wait; the keys take turns.
+
+    Where others' requests fill the queue, a key of which nothing waits has one seat more: nobody
+    is kept out by another's crowd.
 
     All methods that change anything run on the event loop without an await between a look and
     the change it decides, so no lock is needed.
@@ -70,7 +77,8 @@ class Gate:
     def __init__(self, places: int, max_waiting: int) -> None:
         self._places = places
         self._max_waiting = max_waiting
-        self._waiting: list[Ticket] = []  # by number
+        self._queue: FairQueue[Ticket] = FairQueue()
+        self._running_by_key: Counter[str] = Counter()
         self._numbers = count()
         self._refusal: Callable[[], ApplianceError] | None = None
         self._wake: Callable[[], None] | None = None
@@ -83,7 +91,13 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._waiting)
+        return len(self._queue)
+
+    def by_key(self) -> dict[str, tuple[int, int]]:
+        """Return how many requests of each key run and wait, of those that have any."""
+        waiting = Counter(ticket.share.key for ticket in self._queue)
+        keys = sorted({*self._running_by_key, *waiting})
+        return {key: (self._running_by_key[key], waiting[key]) for key in keys}
 
     @property
     def is_open(self) -> bool:
@@ -106,7 +120,7 @@ class Gate:
         self._refusal, self._wake = None, wake
         self._shut.set()
         self._tell_all()
-        if wake is not None and self._waiting:
+        if wake is not None and self._queue:
             wake()
 
     def refuse(self, make_error: Callable[[], ApplianceError]) -> None:
@@ -116,10 +130,10 @@ class Gate:
         """
         self._refusal, self._wake = make_error, None
         self._shut.set()
-        for ticket in self._waiting:
+        for ticket in self._queue:
             ticket.refusal = make_error()
         self._tell_all()
-        self._waiting.clear()
+        self._queue.clear()
 
     async def shut(self, within_s: float) -> bool:
         """Wait until the gate is held or refuses; tell whether it came to that."""
@@ -129,18 +143,19 @@ class Gate:
         return self._shut.is_set()
 
     @contextmanager
-    def enter(self) -> Iterator[Ticket]:
+    def enter(self, share: Share = NO_KEY) -> Iterator[Ticket]:
         """Give a ticket for the length of the ``with`` body, its place free or in the queue.
 
-        Raises at once the refusal in force, and RequestError 429 when the queue is full.
+        Raises at once the refusal in force, and RequestError 429 when the queue, or what
+        ``share`` leaves its key of it, is full.
         """
         if self._refusal is not None:
             raise self._refusal()
-        ticket = Ticket(self, next(self._numbers))
-        if self.is_open and self.running < self._places and not self._waiting:
+        ticket = Ticket(self, next(self._numbers), share)
+        if self._has_place_for(share):
             self._grant(ticket)
         else:
-            self._queue(ticket)
+            self._line_up(ticket)
         try:
             yield ticket
         finally:
@@ -166,45 +181,70 @@ class Gate:
             raise self._refusal()
         if ticket.has_place:
             ticket.has_place = False
-            insort(self._waiting, ticket, key=lambda waiting: waiting.number)
+            self._queue.put_back(ticket)
             if self._wake is not None:
                 self._wake()
-            self._free()
+            self._free(ticket.share)
 
-    def _queue(self, ticket: Ticket) -> None:
+    def _has_place_for(self, share: Share) -> bool:
+        # a place that is free while somebody waits is one that none of those may have
+        is_free = self.is_open and self.running < self._places
+        return is_free and self._may_run(share) and not self._queue.count(share.key)
+
+    def _may_run(self, share: Share) -> bool:
+        return share.max_running is None or self._running_by_key[share.key] < share.max_running
+
+    def _line_up(self, ticket: Ticket) -> None:
         if self._wake is not None:
             self._wake()  # for who is turned away too: the engine is wanted
-        if len(self._waiting) >= self._max_waiting:
+        share, waiting, own = ticket.share, self.waiting, self._queue.count(ticket.share.key)
+        if share.max_waiting is not None and own >= share.max_waiting:
+            raise RequestError(
+                429,
+                "key_queue_full",
+                f"{own} requests with the key {share.key!r} are waiting already, the most that may",
+                "retry in a few seconds; appliance key list shows the limits",
+            )
+        is_kept_out = waiting > 0 and own == 0
+        if waiting >= self._max_waiting and not is_kept_out:
             raise RequestError(
                 429,
                 "queue_full",
-                f"{len(self._waiting)} requests are waiting already, the most that may",
+                f"{waiting} requests are waiting already, the most that may",
                 "retry in a few seconds, or raise APPLIANCE_MAX_WAITING",
             )
-        self._waiting.append(ticket)
+        self._queue.add(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket.has_place:
             ticket.has_place = False
-            self._free()
-        elif ticket in self._waiting:
-            self._waiting.remove(ticket)
+            self._free(ticket.share)
+        else:
+            self._queue.remove(ticket)
+            self._release()  # who stood behind it may have a higher limit
 
-    def _free(self) -> None:
+    def _free(self, share: Share) -> None:
         self.running -= 1
+        self._running_by_key[share.key] -= 1
+        if not self._running_by_key[share.key]:
+            del self._running_by_key[share.key]  # keys come and go
         self._release()
         if self.running == 0 and self.on_idle is not None:
             self.on_idle()
 
     def _release(self) -> None:
-        while self.is_open and self._waiting and self.running < self._places:
-            self._grant(self._waiting.pop(0))
+        while self.is_open and self.running < self._places:
+            ticket = self._queue.pop(self._may_run)
+            if ticket is None:
+                return
+            self._grant(ticket)
 
     def _grant(self, ticket: Ticket) -> None:
         self.running += 1
+        self._running_by_key[ticket.share.key] += 1
         ticket.has_place = True
         ticket.news.set()
 
     def _tell_all(self) -> None:
-        for ticket in self._waiting:
+        for ticket in self._queue:
             ticket.news.set()

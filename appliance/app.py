@@ -1,41 +1,33 @@
-"""The HTTP face: the door (who may go where), the routes, and errors in one shape."""
+"""The HTTP face: the routes behind the door that are no model's, and errors in one shape."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from appliance.control import RETRY_AFTER_S, Control, is_admitting
+from appliance.door import (
+    LIVE_PATHS,
+    LOCAL_KEY,
+    READY_PATHS,
+    Door,
+    caller_of,
+    not_found,
+    wrong_method,
+)
 from appliance.errors import ApplianceError, EngineNotReady, RequestError, http_status
-from appliance.keys import Access, Keys, bearer
-from appliance.kilo import kilo_config
+from appliance.keys import Keys
+from appliance.kilo import allowed_url, kilo_config
+from appliance.lan import in_container, machine_names
 from appliance.metrics import CONTENT_TYPE, Metrics
-from appliance.openai import CONTROL_PREFIX, ROUTES, RelayRoute, error_body
 from appliance.relay import Relay
-
-log = structlog.get_logger()
-
-LIVE_PATHS = ("/health/live", "/v1/health/live")
-READY_PATHS = ("/health", "/health/ready", "/v1/health/ready")
-CLIENT_PATHS = ("/metrics", "/kilo.json", *(route.path for route in ROUTES))
-
-# Every path that exists, and the least access it asks for. What is not here is not found, so a
-# route that somebody forgets to add stays shut.
-ACCESS = {
-    **dict.fromkeys((*LIVE_PATHS, *READY_PATHS), Access.NOBODY),
-    **dict.fromkeys(CLIENT_PATHS, Access.CLIENT),
-}
-ACCESS_KEY = "appliance.access"
-LOCAL_KEY = "appliance.local"
+from appliance.wireerror import error_body
 
 
 @dataclass(frozen=True)
@@ -57,13 +49,12 @@ def build_app(parts: Parts) -> ASGIApp:
         app.router.routes.append(Route(path, _health(parts), methods=["GET"]))
     app.router.routes.append(Route("/metrics", _metrics(parts), methods=["GET"]))
     app.router.routes.append(Route("/kilo.json", _kilo(parts), methods=["GET"]))
-    for route in ROUTES:
-        app.router.routes.append(_relay_route(route, parts.relay))
     app.include_router(parts.control.router())
     app.add_exception_handler(ApplianceError, _on_appliance_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    return Door(app, parts.keys)
+    delay_s = parts.control.settings.failed_key_delay_s
+    return Door(app, parts.relay.carry, parts.keys, parts.metrics, delay_s)
 
 
 def local_app(app: ASGIApp) -> ASGIApp:
@@ -76,77 +67,6 @@ def local_app(app: ASGIApp) -> ASGIApp:
     return local
 
 
-class Door:
-    """Decides who may go where, before anything else looks at the request. Pure ASGI."""
-
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self.app = app
-        self._keys = keys
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401, 403 or 404."""
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        error = self._refusal(scope)
-        if error is None:
-            await self._pass(scope, receive, send)
-            return
-        anthropic = str(scope["path"]).startswith("/v1/messages")
-        response = _json(error_body(error, anthropic=anthropic), http_status(error))
-        if http_status(error) == 401:
-            response.headers["www-authenticate"] = "Bearer"
-        await response(scope, receive, send)
-
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self.app(scope, receive, send)
-        except asyncio.CancelledError:
-            # Only a server that ends cancels its requests, and nothing awaits them: to raise on
-            # would print a traceback for each.
-            log.warning("request.cut", path=scope["path"], why="the appliance ends")
-
-    def _refusal(self, scope: Scope) -> RequestError | None:
-        path = scope["path"]
-        needed = Access.OPERATOR if path.startswith(CONTROL_PREFIX + "/") else ACCESS.get(path)
-        if needed is None:
-            return _not_found(path)
-        headers = Headers(scope=scope)
-        key = bearer(headers.get("authorization"), headers.get("x-api-key"))
-        access = Access.OPERATOR if scope.get(LOCAL_KEY) else self._keys.access(key)
-        scope[ACCESS_KEY] = access
-        if access >= needed:
-            return None
-        if access is Access.NOBODY:
-            wrong = "the API key is wrong" if key else "an API key is missing"
-            name = "operator" if needed is Access.OPERATOR else "client"
-            hint = f"send Authorization: Bearer KEY; appliance key {name} prints it"
-            return RequestError(401, "invalid_api_key", wrong, hint)
-        return RequestError(
-            403,
-            "operator_key_needed",
-            f"{path} is for the operator key",
-            "appliance key operator prints it",
-        )
-
-
-def _not_found(path: str) -> RequestError:
-    known = ", ".join(route.path for route in ROUTES)
-    return RequestError(404, "not_found", f"there is no {path!r} here", f"routes: {known}")
-
-
-def _relay_route(route: RelayRoute, relay: Relay) -> Route:
-    class Endpoint:
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await relay.carry(route, scope, receive, send)
-
-    return Route(route.path, Endpoint(), methods=[route.method])
-
-
 async def _live(_request: Request) -> Response:
     return _json(msgspec.json.encode({"status": "live"}))
 
@@ -154,7 +74,7 @@ async def _live(_request: Request) -> Response:
 def _health(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def health(request: Request) -> Response:
         snapshot = parts.control.engine.snapshot
-        body = msgspec.json.encode(parts.control.health(request.scope[ACCESS_KEY]))
+        body = msgspec.json.encode(parts.control.health(caller_of(request.scope).access))
         if is_admitting(snapshot):
             return _json(body)
         return _json(body, 503, {"retry-after": str(RETRY_AFTER_S)})
@@ -175,14 +95,22 @@ def _metrics(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _kilo(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
+    settings = parts.control.settings
+
     async def kilo(request: Request) -> Response:
-        settings = parts.control.settings
-        config = kilo_config(
-            str(request.base_url).rstrip("/"),
-            settings.served_model_name,
-            parts.control.engine.snapshot.max_model_len,
-            parts.keys.client,
+        own = machine_names(is_boxed=in_container())
+        base_url = allowed_url(
+            request.url.scheme, request.headers.get("host", ""), (*own, *settings.allowed_hosts)
         )
+        if base_url is None:
+            raise RequestError(
+                400,
+                "host_not_allowed",
+                "the Host header names none of this appliance's hosts",
+                "ask by its address, or set APPLIANCE_ALLOWED_HOSTS to the name that you use",
+            )
+        context = parts.control.engine.snapshot.max_model_len
+        config = kilo_config(base_url, settings.served_model_name, context)
         return _json(msgspec.json.format(msgspec.json.encode(config)))
 
     return kilo
@@ -191,12 +119,10 @@ def _kilo(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
 async def _on_http_exception(request: Request, error: Any) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        what = f"{request.url.path} does not take {request.method}"
-        wrong = RequestError(405, "method_not_allowed", what, f"use {allowed}")
-        anthropic = request.url.path.startswith("/v1/messages")
-        return _json(error_body(wrong, anthropic=anthropic), 405, {"allow": allowed})
+        wrong = wrong_method(request.url.path, request.method, allowed)
+        return _json(error_body(wrong), 405, {"allow": allowed})
     if error.status_code == 404:
-        return _refused(_not_found(request.url.path))
+        return _refused(not_found(request.url.path))
     return _refused(RequestError(error.status_code, "refused", str(error.detail)))
 
 

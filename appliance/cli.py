@@ -1,20 +1,28 @@
 """The ``appliance`` command: one parser, one function a command."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from appliance import __version__
+from appliance.commandline import (
+    add_command,
+    add_force,
+    add_settings_flags,
+    flags_of,
+    settings_of,
+)
 from appliance.errors import ApplianceError, SettingsError
 from appliance.hostlend import Host
 from appliance.hostunit import UID
+from appliance.keycommands import add_key_command, add_kilo_command
 from appliance.logs import configure
 from appliance.operator import Operator, change, show_incidents, show_logs, show_status
 from appliance.planview import print_plan, print_settings
-from appliance.report import print_smoke, say_kilo
-from appliance.settings import Settings, load_settings
+from appliance.report import print_smoke
 from appliance.trust import trust
 
 
@@ -55,52 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_change(commands, "restart", "drain and start the engine", "who waits goes on waiting")
     _add_change(commands, "reset", "forget the failures and start", "after it gave up")
     _add_incidents(commands)
-    _add_key(commands)
+    add_key_command(commands)
+    add_kilo_command(commands)
     _add_cert(commands)
     _add_host(commands)
     return parser
-
-
-def _command(
-    commands: Any, name: str, about: str, examples: str, run: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=run)
-    return parser
-
-
-def _add_settings_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("settings", "the most used; all others are variables")
-    group.add_argument("--profile", metavar="BOX", help="spark, thor or demo")
-    group.add_argument("--model-dir", metavar="DIR", help="the checkpoint's folder")
-    group.add_argument("--host", metavar="ADDRESS", help="address to listen on")
-    group.add_argument("--port", metavar="N", help="port to listen on; 0 picks a free one")
-    group.add_argument("--state-dir", metavar="DIR", help="folder for keys, socket and lock")
-
-
-def _add_force(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="take a memory plan that its own floors refuse; the guards must be on",
-    )
-
-
-def _flags(options: argparse.Namespace) -> dict[str, str]:
-    names = ("profile", "model_dir", "host", "port", "state_dir")
-    given = {name: getattr(options, name, None) for name in names}
-    given["memory_force"] = "on" if getattr(options, "force", False) else None
-    return {name: value for name, value in given.items() if value}
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    return load_settings(overrides=_flags(options))
 
 
 # ---- run
@@ -117,9 +84,9 @@ def _add_run(commands: Any) -> None:
         "  75 the port or the state folder is taken     78 the settings are wrong\n"
         "  130/143 a second signal"
     )
-    parser = _command(commands, "run", "start the appliance and its engine", examples, _run)
-    _add_settings_flags(parser)
-    _add_force(parser)
+    parser = add_command(commands, "run", "start the appliance and its engine", examples, _run)
+    add_settings_flags(parser)
+    add_force(parser)
     parser.add_argument("--once", action="store_true", help="run the smoke checks, then exit")
 
 
@@ -130,8 +97,11 @@ def _run(options: argparse.Namespace) -> int:
     from appliance.once import smoke_once
     from appliance.serve import serve
 
-    settings = _settings(options)
+    settings = settings_of(options)
     configure(settings.log_format)
+    # what is loaded by now stays: looking through it for garbage would stop each stream for 30 ms
+    gc.collect()
+    gc.freeze()
     return uvloop.run(serve(settings, smoke_once if options.once else None))
 
 
@@ -149,9 +119,9 @@ def _add_plan(commands: Any) -> None:
         "exit codes: 0 it fits, 1 the model cannot be served, 78 it does not fit"
     )
     about = "print what a start would do, and start nothing"
-    parser = _command(commands, "plan", about, examples, _plan)
-    _add_settings_flags(parser)
-    _add_force(parser)
+    parser = add_command(commands, "plan", about, examples, _plan)
+    add_settings_flags(parser)
+    add_force(parser)
     parser.add_argument("--host-file", type=Path, metavar="FILE", help="plan for another machine")
     parser.add_argument("--model-file", type=Path, metavar="FILE", help="and another checkpoint")
     form = parser.add_mutually_exclusive_group()
@@ -161,7 +131,7 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = settings_of(options)
     if options.form == "settings":
         print_settings(settings)
         return 0
@@ -179,8 +149,8 @@ def _add_doctor(commands: Any) -> None:
         "exit codes: 0 nothing failed, 1 something would keep it from serving"
     )
     about = "look at this host: Docker, GPU, model, memory, disks, network; change nothing"
-    parser = _command(commands, "doctor", about, examples, _doctor)
-    _add_settings_flags(parser)
+    parser = add_command(commands, "doctor", about, examples, _doctor)
+    add_settings_flags(parser)
     parser.add_argument("--folder", type=Path, default=Path(), help="with the Compose files")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -188,7 +158,7 @@ def _add_doctor(commands: Any) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     from appliance.doctor.report import print_checkup  # Docker's SDK takes its time to load
 
-    return print_checkup(_flags(options), options.folder, as_json=options.json)
+    return print_checkup(flags_of(options), options.folder, as_json=options.json)
 
 
 # ---- smoke
@@ -201,7 +171,7 @@ def _add_smoke(commands: Any) -> None:
         "exit codes: 0 all checks passed, 1 one failed"
     )
     about = "check that a coding agent can work against an appliance"
-    parser = _command(commands, "smoke", about, examples, _smoke)
+    parser = add_command(commands, "smoke", about, examples, _smoke)
     parser.add_argument("url", nargs="?", metavar="URL", help="default: the running one's address")
     parser.add_argument("--key", help="client key; default: APPLIANCE_API_KEY, or the kept one")
     parser.add_argument(
@@ -212,7 +182,7 @@ def _add_smoke(commands: Any) -> None:
 
 
 def _smoke(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = settings_of(options)
     operator = Operator.of(settings, None, None)
     url = options.url or operator.running_url()
     key = options.key or operator.key("client")
@@ -239,13 +209,13 @@ def _add_status(commands: Any) -> None:
         "exit codes: 0 ready, 1 not ready or not running"
     )
     about = "say what the engine is doing, and why"
-    parser = _command(commands, "status", about, examples, _status)
+    parser = add_command(commands, "status", about, examples, _status)
     _add_operator_flags(parser)
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="engine lines to show")
 
 
 def _operator(options: argparse.Namespace) -> Operator:
-    return Operator.of(_settings(options), options.url, options.key)
+    return Operator.of(settings_of(options), options.url, options.key)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -261,7 +231,7 @@ def _add_change(commands: Any, name: str, about: str, when: str) -> None:
         f"  appliance {name}                         {when}\n"
         f"  appliance {name} --no-wait               ask, and return at once"
     )
-    parser = _command(commands, name, about, examples, lambda options: _change(options, name))
+    parser = add_command(commands, name, about, examples, lambda options: _change(options, name))
     _add_operator_flags(parser)
     parser.add_argument("--no-wait", action="store_true", help="do not wait for the outcome")
 
@@ -282,7 +252,7 @@ def _add_incidents(commands: Any) -> None:
         "  appliance incidents --json             for programs"
     )
     about = "say what went wrong with the engine, and what was done"
-    parser = _command(commands, "incidents", about, examples, _incidents)
+    parser = add_command(commands, "incidents", about, examples, _incidents)
     parser.add_argument("what", nargs="?", choices=("list", "show"), default="list")
     parser.add_argument("incident", nargs="?", metavar="ID", help="default: the newest")
     _add_operator_flags(parser)
@@ -292,32 +262,6 @@ def _incidents(options: argparse.Namespace) -> int:
     with _operator(options) as operator:
         wanted = (options.incident or "") if options.what == "show" else None
         return show_incidents(operator, wanted, as_json=options.json)
-
-
-# ---- key
-
-
-def _add_key(commands: Any) -> None:
-    examples = (
-        "  appliance key                          the client key, for Kilo Code\n"
-        "  appliance key operator                 the operator key\n"
-        "  appliance key --kilo                   Kilo Code's configuration, key included"
-    )
-    parser = _command(commands, "key", "print a key of this appliance", examples, _key)
-    parser.add_argument("which", nargs="?", choices=("client", "operator"), default="client")
-    parser.add_argument("--kilo", action="store_true", help="print the Kilo Code block")
-    parser.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
-
-
-def _key(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    operator = Operator.of(settings, None, None)
-    if options.kilo:
-        url = operator.running_url()
-        say_kilo(url, operator.key("client"), trust(url, settings.tls_cert, is_own=True))
-    else:
-        print(operator.key(options.which))
-    return 0
 
 
 # ---- cert
@@ -330,7 +274,7 @@ def _add_cert(commands: Any) -> None:
         "exit codes: 0 done, 1 refused, 78 a --host or --days that cannot be"
     )
     about = "make a self-signed certificate for HTTPS, and show how clients trust it"
-    parser = _command(commands, "cert", about, examples, _cert)
+    parser = add_command(commands, "cert", about, examples, _cert)
     parser.add_argument("--host", action="append", default=[], dest="hosts", metavar="NAME",
                         help="a further name or address; may be given again")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: tls in the state folder")
@@ -342,7 +286,7 @@ def _add_cert(commands: Any) -> None:
 def _cert(options: argparse.Namespace) -> int:
     from appliance.selfsigned import write_cert  # cryptography takes its time to load
 
-    folder = options.out or _settings(options).state_dir / "tls"
+    folder = options.out or settings_of(options).state_dir / "tls"
     return write_cert(options.hosts, folder, options.days, replace=options.replace)
 
 
@@ -358,7 +302,7 @@ def _add_host(commands: Any) -> None:
         "exit codes: 0 done, 1 refused, or status: not lent"
     )
     about = "let the appliance push cold pages of other cgroups out, and no more than that"
-    parser = _command(commands, "host", about, examples, _host)
+    parser = add_command(commands, "host", about, examples, _host)
     parser.add_argument("what", choices=("install", "remove", "status"))
     parser.add_argument(
         "--cgroup",

@@ -111,6 +111,10 @@ class Control:
                 "running": self.gate.running,
                 "waiting": self.gate.waiting,
                 "places": self.settings.max_num_seqs,
+                "by_key": {
+                    key: {"running": running, "waiting": waiting}
+                    for key, (running, waiting) in self.gate.by_key().items()
+                },
             },
         }
 
@@ -168,7 +172,11 @@ class Control:
         return told
 
     async def _events(self) -> StreamingResponse:
-        return StreamingResponse(self._event_stream(), media_type="text/event-stream")
+        return StreamingResponse(
+            self._event_stream(),
+            media_type="text/event-stream",
+            headers={"x-accel-buffering": "no", "cache-control": "no-cache"},
+        )
 
     async def _event_stream(self) -> AsyncIterator[bytes]:
         """Yield ``status`` events on each change and ``log`` events for engine lines."""

@@ -12,9 +12,11 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 
 from appliance.errors import ApplianceError, RequestError
+from appliance.keys import NOBODY, Caller
 from appliance.openai import RelayRoute, stream_headers
 from appliance.sizes import format_size
 
+CALLER_KEY = "appliance.caller"  # where the door leaves who asks, in the ASGI scope
 DRAIN_S = 5.0  # how long an oversized body is read on, so that its sender can read the 413
 
 
@@ -48,6 +50,7 @@ class Exchange:
     bytes_out: int = 0
     queued_s: float = 0.0
     ttft_s: float | None = None
+    caller: Caller = NOBODY
 
     @property
     def elapsed_s(self) -> float:
@@ -59,6 +62,7 @@ class Exchange:
         keys: dict[str, Any] = {
             "id": self.request_id,
             "route": self.route.path,
+            "key": self.caller.share.key,
             "outcome": outcome,
             "status": self.status,
             "seconds": round(self.elapsed_s, 3),
@@ -82,11 +86,14 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
     reset, and not our answer.
     """
     is_large = int(exchange.headers.get("content-length", "0")) > limit
+    first = await _part(receive) if not is_large else (b"", True)
+    if not first[1] and len(first[0]) <= limit:
+        return first[0]  # most bodies come in one piece
     parts: list[bytes] = []
     size = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S if is_large else None) as clock:
-            async for part in _parts(receive):
+            async for part in _parts(first, receive):
                 size += len(part)
                 if not is_large and size > limit:
                     is_large = True
@@ -105,15 +112,21 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _parts(receive: Receive) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives. Raises HangUp if the client leaves within it."""
-    more = True
+async def _parts(first: tuple[bytes, bool], receive: Receive) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives, of which ``first`` is here."""
+    part, more = first
+    yield part
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HangUp
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+        part, more = await _part(receive)
+        yield part
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next piece, and whether there is more. Raises HangUp if the client leaves."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise HangUp
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def until_gone(receive: Receive) -> None:

@@ -1,8 +1,10 @@
 """What was chosen about requests, from the prompt to the last byte: fields alone."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
-from appliance.fieldtypes import HomePath, Seconds, Size
+from appliance.fieldtypes import Count, HomePath, Seconds, Size, Words
 
 
 class GatewaySettings(BaseModel):
@@ -13,6 +15,13 @@ class GatewaySettings(BaseModel):
         None, description="a text to use instead of the built-in one"
     )
     max_body_bytes: Size = Field(64 * 2**20, gt=0, description="largest request body")
+    fit_output: bool = Field(True, description="lower a max_tokens to what the context has left")
+    media_input: bool = Field(
+        False, description="the model reads images; else a request with one is refused"
+    )
+    media_hosts: Words = Field(
+        (), description="hosts that the engine may fetch media from; data: URLs need none"
+    )
     max_waiting: int = Field(64, ge=0, description="requests that may queue; 429 beyond")
     queue_timeout_s: Seconds = Field(
         240.0, description="longest wait for a place of a request that is not streamed; then 503"
@@ -20,4 +29,33 @@ class GatewaySettings(BaseModel):
     whole_wait_s: Seconds = Field(20.0, description="the same while the engine is not there")
     admit_wait_s: Seconds = Field(240.0, description="longest wait of a streamed request")
     head_after_s: Seconds = Field(10.0, description="a streamed request that waits: 200 after it")
-    keepalive_s: Seconds = Field(15.0, description="between two keep-alives of such a request")
+    keepalive_s: Seconds = Field(15.0, description="silence of a stream between two keep-alives")
+    client_keys: HomePath | None = Field(
+        None, description="file of named client keys; client_keys.toml in the state folder"
+    )
+    failed_key_delay_s: float = Field(
+        1.0, ge=0, le=1, description="a wrong key is told so after this time"
+    )
+    allowed_hosts: Words = Field(
+        (), description="further names that /kilo.json may build its URL from"
+    )
+    runaway_repeats: int = Field(
+        64,
+        ge=0,
+        le=1000,
+        description="a stream that says the same so often in a row, 2,000 characters at least, "
+        "is ended; 0 is never",
+    )
+    thinking_budget: Count | None = Field(
+        None,
+        description="about how many tokens of reasoning end a stream; whole replies end by "
+        "max_tokens alone",
+    )
+    keepalive: Literal["auto", "comment", "chunk", "off"] = Field(
+        "auto", description="what a silent stream's client hears; auto: what its API skips best"
+    )
+    first_byte_timeout_s: Seconds = Field(
+        3600.0, description="longest wait for an answer's first byte, once it has a place; 504"
+    )
+    idle_timeout_s: Seconds = Field(900.0, description="longest silence within an answer")
+    total_timeout_s: Seconds = Field(14400.0, description="longest answer, once it has a place")

@@ -83,6 +83,11 @@ class StateFolder:
         return self.path / "api_key"
 
     @property
+    def client_keys(self) -> Path:
+        """File of the named client keys."""
+        return named_keys(self.path)
+
+    @property
     def operator_key(self) -> Path:
         """File of the operator key."""
         return self.path / "operator_key"
@@ -114,6 +119,11 @@ class StateFolder:
 def control_socket(state_dir: Path) -> Path:
     """Return where the control socket of a state folder is."""
     return state_dir.expanduser() / "control.sock"
+
+
+def named_keys(state_dir: Path) -> Path:
+    """Return where a state folder keeps the named client keys."""
+    return state_dir.expanduser() / "client_keys.toml"
 
 
 def free_port() -> int:

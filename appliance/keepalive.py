@@ -16,8 +16,9 @@ class Waits:
     """The lengths of waiting, in seconds.
 
     A stream waits up to ``admit_wait_s``; its client gets the head after ``head_after_s`` and a
-    keep-alive each ``keepalive_s``. A whole reply has no such means: it waits up to
-    ``queue_timeout_s`` for a place, of which ``whole_wait_s`` for an engine that is not there.
+    keep-alive each ``keepalive_s``, of the ``style`` that the setting names. A whole reply has no
+    such means: it waits up to ``queue_timeout_s`` for a place, of which ``whole_wait_s`` for an
+    engine that is not there.
     """
 
     queue_timeout_s: float
@@ -25,6 +26,7 @@ class Waits:
     whole_wait_s: float = 20.0
     head_after_s: float = 10.0
     keepalive_s: float = 15.0
+    style: str = "auto"
 
     def end(self, streaming: bool, began: float, held_since: float | None) -> float:
         """Return the moment when the wait is over.
@@ -38,9 +40,9 @@ class Waits:
         return end if held_since is None else min(end, held_since + self.whole_wait_s)
 
 
-def keep_alive(*, anthropic: bool = False) -> bytes:
-    """Return one event that says nothing: a comment, or Anthropic's ping."""
-    return _PING if anthropic else _COMMENT
+def keep_alive(*, anthropic: bool = False, style: str = "auto") -> bytes:
+    """Return one event that says nothing: a comment, or Anthropic's ping unless ``comment``."""
+    return _PING if anthropic and style != "comment" else _COMMENT
 
 
 def retry_after_s(expected_s: float) -> int:

@@ -1,4 +1,4 @@
-"""The two keys: a client's, for the model; an operator's, for the appliance itself."""
+"""The keys: clients', for the model; the operator's, for the appliance itself."""
 
 import os
 import secrets
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from appliance.clientkeys import ClientKey, KeyFile, digest
 from appliance.errors import HostError
+from appliance.fairqueue import Share
 
 
 class Access(IntEnum):
@@ -18,18 +20,44 @@ class Access(IntEnum):
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Who asks: what it may do, and its key's name and limits."""
+
+    access: Access
+    share: Share
+
+
+NOBODY = Caller(Access.NOBODY, Share("nobody"))
+CLIENT = Caller(Access.CLIENT, Share("default"))
+OPERATOR = Caller(Access.OPERATOR, Share("operator"))
+
+
 class Keys:
-    """The keys in force."""
+    """The keys in force: the generated or given client key, the operator's, and the named ones."""
 
-    client: str
-    operator: str
+    def __init__(self, client: str, operator: str, named: KeyFile | None = None) -> None:
+        self.client = client
+        self.operator = operator
+        self._named = named
+        self._own = ((digest(client), CLIENT), (digest(operator), OPERATOR))
+        self._known: tuple[ClientKey, ...] = ()
+        self._all: tuple[tuple[bytes, Caller], ...] = self._own
 
-    def access(self, presented: str) -> Access:
-        """Return what ``presented`` opens, in constant time."""
-        given = presented.encode()
-        operator = secrets.compare_digest(given, self.operator.encode())
-        client = secrets.compare_digest(given, self.client.encode())
-        return Access.OPERATOR if operator else Access.CLIENT if client else Access.NOBODY
+    def caller(self, presented: str) -> Caller:
+        """Return who presents this key, in constant time: each key is compared, whichever fits."""
+        given, found = digest(presented), NOBODY
+        for kept, caller in self._callers():
+            if secrets.compare_digest(given, kept):
+                found = caller
+        return found
+
+    def _callers(self) -> tuple[tuple[bytes, Caller], ...]:
+        named = self._named.current() if self._named else ()
+        if named is not self._known:
+            self._known = named
+            rows = ((key.sha256, Caller(Access.CLIENT, key.share)) for key in named)
+            self._all = (*rows, *self._own)  # these two win over a name of the same key
+        return self._all
 
 
 def bearer(authorization: str | None, x_api_key: str | None) -> str:

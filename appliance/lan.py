@@ -12,6 +12,7 @@ from appliance.fieldtypes import is_loopback
 _SIOCGIFADDR = 0x8915
 _SOME_HOST = ("192.0.2.1", 9)  # of the documents' own network: nothing is sent there
 _MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def in_container(marks: tuple[Path, ...] = _MARKS) -> bool:
@@ -25,6 +26,18 @@ def lan_addresses(net: Path = Path("/sys/class/net")) -> tuple[str, ...]:
     Those of bridges and of virtual interfaces are left out: they lead to containers.
     """
     return tuple(dict.fromkeys((*_towards_the_world(), *_of_cards(net))))
+
+
+def machine_names(*, is_boxed: bool) -> tuple[str, ...]:
+    """Return by which names and addresses this machine is reached, loopback included.
+
+    ``is_boxed``: in a container, whose own name and addresses nobody outside knows.
+    """
+    if is_boxed:
+        return _LOCAL
+    name = socket.gethostname().lower()
+    mdns = () if "." in name else (f"{name}.local",)
+    return tuple(dict.fromkeys((name, *mdns, *lan_addresses(), *_LOCAL)))
 
 
 def lan_urls(scheme: str, port: int, addresses: Sequence[str]) -> str:

@@ -1,69 +1,24 @@
 """The appliance's own metrics. The engine's are appended to them as text, unparsed."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from appliance.hostmetrics import HostMetrics
+from appliance.relaymetrics import RelayMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60)
 
-
-class Metrics:
+class Metrics(RelayMetrics):
     """Every ``appliance_*`` family. A registry of its own: no ``process_*`` or ``python_*``,
     which the engine's text already holds.
     """
 
     def __init__(self, host: HostMetrics | None = None) -> None:
         registry = self._registry = CollectorRegistry()
+        super().__init__(registry)
         self._host = host
         if host is not None:
             registry.register(host)
-        self.requests = Counter(
-            "appliance_requests",
-            "Requests relayed, by how they ended: ok, refused, failed, broken, hang_up",
-            ("route", "outcome"),
-            registry=registry,
-        )
-        self.hang_ups = Counter(
-            "appliance_hang_ups",
-            "Clients that left before the end, by what they left in: queue, head, prefill, stream",
-            ("window",),
-            registry=registry,
-        )
-        self.injected = Counter(
-            "appliance_prompt_injected",
-            "Requests into which the path-preservation prompt was put",
-            ("route",),
-            registry=registry,
-        )
-        self.ttft_s = Histogram(
-            "appliance_ttft_seconds",
-            "From a request's arrival to the first byte of its answer",
-            ("route",),
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self.chunk_gap_s = Histogram(
-            "appliance_inter_chunk_seconds",
-            "Between two chunks of a stream; a chunk is not a token",
-            registry=registry,
-            buckets=_GAPS,
-        )
-        self.request_s = Histogram(
-            "appliance_request_seconds",
-            "From a request's arrival to its last byte",
-            ("route",),
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self.running = Gauge(
-            "appliance_requests_running", "Requests that hold a place", registry=registry
-        )
-        self.waiting = Gauge(
-            "appliance_requests_waiting", "Requests in the queue", registry=registry
-        )
         self.state = Gauge(
             "appliance_engine_state",
             "1 for the state the engine is in",
@@ -90,11 +45,6 @@ class Metrics:
             "appliance_engine_probes",
             "One-token probes of an idle engine, by how they ended: ok, failed",
             ("outcome",),
-            registry=registry,
-        )
-        self.keepalives = Counter(
-            "appliance_keepalives",
-            "Keep-alives sent to clients of streams that wait for a place",
             registry=registry,
         )
         self.guard_actions = Counter(

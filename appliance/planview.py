@@ -17,6 +17,7 @@ from appliance.facts import HostFacts, ModelFacts
 from appliance.factsfile import read_host, read_model
 from appliance.fieldtypes import is_size
 from appliance.host import find_extras
+from appliance.kilo import kilo_limit, short_context
 from appliance.launch import HIDDEN, LaunchPlan, plan_launch
 from appliance.memory import Learned, MemoryPlan, plan_memory
 from appliance.observe import observe
@@ -139,10 +140,20 @@ def _print_json(settings: Settings, plan: _Plan) -> None:
         "host": asdict(plan.host) if plan.host else None,
         "model": {**asdict(plan.model), "folder": str(plan.model.folder)} if plan.model else None,
         "memory": asdict(plan.memory) if plan.memory else None,
+        "kilo": _kilo(settings, plan.memory) if plan.memory else None,
         "problem": _problem(trouble) if trouble else None,
         "engine": {"argv": list(launch.argv), "env": launch.own_env()} if launch else None,
     }
     print(json.dumps(view, indent=2))
+
+
+def _short_for_kilo(settings: Settings, memory: MemoryPlan) -> tuple[str, str] | None:
+    return short_context(memory.max_model_len, is_chosen=settings.max_model_len is not None)
+
+
+def _kilo(settings: Settings, memory: MemoryPlan) -> dict[str, Any]:
+    what, cure = _short_for_kilo(settings, memory) or (None, None)
+    return {"limit": kilo_limit(memory.max_model_len), "warning": what, "hint": cure}
 
 
 def _problem(trouble: ApplianceError) -> dict[str, Any]:
@@ -157,6 +168,8 @@ def _print_tables(settings: Settings, plan: _Plan) -> None:
     console = _console()
     if plan.memory:
         print(plan_text(plan.memory), end="\n\n")
+        if short := _short_for_kilo(settings, plan.memory):
+            print(f"{short[0]}\n  -> {short[1]}", end="\n\n")
     elif isinstance(plan.trouble, DoesNotFit):
         print(refusal_text(plan.trouble), end="\n\n")
     for kind, profiles, name in (

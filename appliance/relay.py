@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate, Ticket
 from appliance.bodies import Bodies
+from appliance.draft import Draft
 from appliance.engine import Engine
 from appliance.errors import (
     ApplianceError,
@@ -25,6 +26,7 @@ from appliance.errors import (
     http_status,
 )
 from appliance.exchange import (
+    CALLER_KEY,
     Broken,
     Exchange,
     HangUp,
@@ -33,16 +35,12 @@ from appliance.exchange import (
     until_gone,
 )
 from appliance.keepalive import Waits, keep_alive, retry_after_s
+from appliance.keys import NOBODY
 from appliance.metrics import Metrics
-from appliance.openai import (
-    RelayRoute,
-    error_body,
-    error_headers,
-    forward_headers,
-    sane_request_id,
-)
+from appliance.openai import RelayRoute, sane_request_id
 from appliance.prompt import PromptPolicy
 from appliance.reply import Replies
+from appliance.wireerror import error_body, error_headers
 
 log = structlog.get_logger()
 
@@ -99,7 +97,7 @@ class Relay:
         """Serve one request, whatever happens to it; raises nothing but cancellation."""
         headers = Headers(scope=scope)
         request_id = sane_request_id(headers.get("x-request-id")) or f"req-{uuid.uuid4().hex}"
-        exchange = Exchange(route, headers, request_id)
+        exchange = Exchange(route, headers, request_id, caller=scope.get(CALLER_KEY, NOBODY))
         outcome = "failed"
         error: ApplianceError | None = None
         try:
@@ -126,8 +124,8 @@ class Relay:
             self._account(exchange, outcome, error)
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> str:
-        body = await self._bodies.take(exchange, receive)
-        work = asyncio.ensure_future(self._exchange(exchange, body, send))
+        draft = await self._bodies.take(exchange, receive)
+        work = asyncio.ensure_future(self._exchange(exchange, draft, send))
         gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,23 +138,29 @@ class Relay:
             raise HangUp
         return work.result()
 
-    async def _exchange(self, exchange: Exchange, body: bytes, send: Send) -> str:
+    async def _exchange(self, exchange: Exchange, draft: Draft, send: Send) -> str:
         """Carry a request whose body is there; one that generates takes a place for it.
+
+        While the engine is ready, what does not fit it is refused before the queue: before a 200.
 
         A stream whose engine dies before its head takes a place again, once. That is safe:
         what the dead engine had begun is lost with it, and the client has seen none of it.
         """
         if not exchange.route.gated:
-            return await self._pass(exchange, body, send)
+            return await self._pass(exchange, await self._fit(exchange, draft), send)
+        is_ready = self._engine.snapshot.is_ready
+        body = await self._fit(exchange, draft) if is_ready else None
         exchange.queued_at = time.monotonic()
         if exchange.streaming:
             exchange.beat_at = exchange.queued_at + self._waits.head_after_s
-        with self._gate.enter() as ticket:
+        with self._gate.enter(exchange.caller.share) as ticket:
             await self._place(exchange, ticket, send)
+            body = body or await self._fit(exchange, draft)
             try:
                 return await self._hold(exchange, body, send)
             except UpstreamError as cause:
-                if exchange.answered:
+                # one that let its time go by is not asked again: it had its whole time
+                if exchange.answered or isinstance(cause.__cause__, httpx.ReadTimeout):
                     raise
                 if not exchange.streaming and isinstance(cause.__cause__, httpx.ConnectError):
                     raise self._not_ready(cause.what, EngineNotReady.code) from cause
@@ -165,6 +169,9 @@ class Relay:
             ticket.back()
             await self._place(exchange, ticket, send)
             return await self._hold(exchange, body, send)
+
+    async def _fit(self, exchange: Exchange, draft: Draft) -> bytes:
+        return await self._bodies.fit(exchange, draft, self._engine)
 
     async def _place(self, exchange: Exchange, ticket: Ticket, send: Send) -> None:
         """Wait for the place; a stream's client hears a keep-alive now and then.
@@ -209,7 +216,7 @@ class Relay:
             return
         if not exchange.started:
             await start_stream(exchange, {}, send)
-        data = keep_alive(anthropic=exchange.route.is_anthropic)
+        data = keep_alive(anthropic=exchange.route.is_anthropic, style=self._waits.style)
         await send({"type": "http.response.body", "body": data, "more_body": True})
         exchange.bytes_out += len(data)
         exchange.beat_at = time.monotonic() + self._waits.keepalive_s
@@ -223,17 +230,7 @@ class Relay:
             self._in_flight.remove(len(body))
 
     async def _pass(self, exchange: Exchange, body: bytes, send: Send) -> str:
-        exchange.window = "head"
-        route = exchange.route
-        headers = forward_headers(exchange.headers, exchange.request_id)
-        upstream = self._engine.upstream
-        async with upstream.exchange(route.method, route.path, headers, body) as response:
-            exchange.answered = True
-            if response.status_code in (401, 403):
-                # its key is ours to send: the client can do nothing about it
-                what = f"the engine refused the appliance's key ({response.status_code})"
-                raise UpstreamError(what, "set APPLIANCE_ENGINE_KEY to the engine's API key")
-            await self._replies.carry(exchange, response, send)
+        await self._replies.ask(exchange, self._engine.upstream, body, send)
         return "ok" if exchange.status < 400 else "refused" if exchange.status < 500 else "failed"
 
     async def _send_error(self, send: Send, error: ApplianceError, exchange: Exchange) -> None:
@@ -247,6 +244,9 @@ class Relay:
     def _account(self, exchange: Exchange, outcome: str, error: ApplianceError | None) -> None:
         path = exchange.route.path
         self._metrics.requests.labels(path, outcome).inc()
+        self._metrics.responses.labels(path, str(exchange.status)).inc()
+        self._metrics.bytes_out.inc(exchange.bytes_out)
+        self._metrics.requests_by_key.labels(exchange.caller.share.key, outcome).inc()
         self._metrics.request_s.labels(path).observe(exchange.elapsed_s)
         if exchange.ttft_s is not None:
             self._metrics.ttft_s.labels(path).observe(exchange.ttft_s)

@@ -1,129 +1,150 @@
 """One reply, from the engine's head to the client's last byte."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
 import httpx
 from starlette.types import Send
 
-from appliance.errors import UpstreamError
+from appliance.connection import Reply
+from appliance.errors import UpstreamError, UpstreamTimeout
 from appliance.exchange import Broken, Exchange, start, start_stream
 from appliance.metrics import Metrics
-from appliance.openai import (
-    RelayRoute,
-    alias_event,
-    alias_reasoning,
-    error_event,
-    is_engine_fault,
-    is_permanent,
-    normalise_error,
-    return_headers,
-)
-from appliance.sse import EventSplitter
+from appliance.openai import forward_headers, return_headers
+from appliance.stream import Care, Filter, Stream, Traffic, Watch
+from appliance.upstream import Upstream
+from appliance.usage import find_usage
+from appliance.wireerror import normalise_error
+from appliance.wirereply import ChatFilter, alias_reasoning, without_faults
+
+NO_WATCH: Callable[[Exchange], Watch | None] = lambda _exchange: None  # noqa: E731
 
 
 class Replies:
-    """Passes the engine's replies on.
+    """Asks the engine, and passes its replies on.
 
-    ``chunks_received`` counts what came from the engine, ``sending`` who waits for a client to
-    take it.
+    ``watch`` makes what may end a stream early.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        care: Care | None = None,
+        watch: Callable[[Exchange], Watch | None] = NO_WATCH,
+    ) -> None:
         self._metrics = metrics
-        self.chunks_received = 0
-        self.sending = 0
+        self._care = care or Care()
+        self._watch = watch
+        self._traffic = Traffic()
 
-    async def carry(self, exchange: Exchange, response: httpx.Response, send: Send) -> None:
-        """Pass one reply whose head is here. Raises Broken, or UpstreamError before our head."""
-        exchange.status = response.status_code
-        kind = response.headers.get("content-type", "")
-        if response.status_code == 200 and kind.startswith("text/event-stream"):
-            exchange.window = "prefill"
-            await self._stream(exchange, response, send)
-        elif exchange.started:
-            await _late_refusal(exchange, response, send)
-        else:
-            await _whole(exchange, response, send)
-            self.chunks_received += 1
+    @property
+    def chunks_received(self) -> int:
+        """How many chunks have come from the engine."""
+        return self._traffic.chunks
 
-    async def _stream(self, exchange: Exchange, response: httpx.Response, send: Send) -> None:
-        if not exchange.started:
-            await start_stream(exchange, response.headers, send)
-        last = 0.0
-        async for data in self._events(response, exchange.route):
-            now = time.monotonic()
-            if exchange.chunks == 0:
-                exchange.window = "stream"
-                exchange.ttft_s = exchange.elapsed_s
-            else:
-                self._metrics.chunk_gap_s.observe(now - last)
-            last = now
-            exchange.chunks += 1
-            exchange.bytes_out += len(data)
-            self.sending += 1
-            try:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            finally:
-                self.sending -= 1
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    @property
+    def sending(self) -> int:
+        """How many replies wait for a client to take what is there."""
+        return self._traffic.sending
 
-    async def _events(self, response: httpx.Response, route: RelayRoute) -> AsyncIterator[bytes]:
-        """Yield what passes to the client: whole events, as many as came together.
+    async def ask(self, exchange: Exchange, upstream: Upstream, body: bytes, send: Send) -> None:
+        """Send a request that has its place, and pass the reply.
 
-        Raises Broken when the engine breaks off, or reports its own failure.
+        Raises Broken once a head is out, UpstreamError or UpstreamTimeout before that.
         """
-        splitter = EventSplitter()
-        aliased = route.path == "/v1/chat/completions"
+        exchange.window = "head"
+        route, began = exchange.route, time.monotonic()
+        headers = forward_headers(exchange.headers, exchange.request_id)
+        self._metrics.bytes_in.inc(len(body))
+        within_s = self._care.deadlines.head_s
+        reply = await upstream.ask(route.method, route.path, headers, body, within_s=within_s)
         try:
-            async for data in response.aiter_raw():
-                self.chunks_received += 1
-                events = splitter.feed(data)
-                if any(is_engine_fault(event) for event in events):
-                    raise Broken("the engine failed in mid-stream")
-                if events:
-                    yield b"".join(map(alias_event, events) if aliased else events)
+            exchange.answered = True
+            if reply.status_code in (401, 403):
+                # its key is ours to send: the client can do nothing about it
+                what = f"the engine refused the appliance's key ({reply.status_code})"
+                raise UpstreamError(what, "set APPLIANCE_ENGINE_KEY to the engine's API key")
+            await self._pass(exchange, reply, send, began)
+        finally:
+            reply.close()
+
+    async def _pass(self, exchange: Exchange, reply: Reply, send: Send, began: float) -> None:
+        headers = reply.headers
+        kind = headers.get("content-type", "")
+        if reply.status_code == 200 and kind.startswith("text/event-stream"):
+            exchange.window = "prefill"
+            if not exchange.started:
+                await start_stream(exchange, headers, send)
+            await self._stream(exchange, reply, send, began)
+        elif exchange.started:
+            # Its 200 was given while the engine was away. A client does not ask again after an
+            # error event; after a torn stream it does, and then meets the true status.
+            raise Broken(f"the engine answered {reply.status_code} where a stream was begun")
+        else:
+            exchange.status = reply.status_code
+            await self._whole(exchange, reply, headers, send, began)
+
+    async def _stream(self, exchange: Exchange, reply: Reply, send: Send, began: float) -> None:
+        is_chat = exchange.route.path == "/v1/chat/completions"
+        filters: tuple[Filter, ...] = (ChatFilter().apply if is_chat else without_faults,)
+        stream = Stream(
+            exchange,
+            reply,
+            send,
+            self._care,
+            self._metrics,
+            began=began,
+            filters=filters,
+            watch=self._watch(exchange),
+            traffic=self._traffic,
+        )
+        try:
+            last = await stream.run()
         except httpx.HTTPError as cause:
             raise Broken(f"the engine broke off: {type(cause).__name__}") from cause
-        if rest := splitter.rest():
-            yield rest
+        self._count_tokens(last)
 
+    async def _whole(
+        self, exchange: Exchange, reply: Reply, head: dict[str, str], send: Send, began: float
+    ) -> None:
+        """Pass a reply that is no stream: read whole, aliased or its error shape made one."""
+        body = await self._read(reply, began)
+        self._traffic.chunks += 1
+        if reply.status_code >= 400:
+            anthropic = exchange.route.is_anthropic
+            body = normalise_error(reply.status_code, body, anthropic=anthropic)
+        elif exchange.route.gated:
+            self._count_tokens(body)
+            if exchange.route.path == "/v1/chat/completions":
+                body = alias_reasoning(body)
+        exchange.ttft_s = exchange.elapsed_s
+        exchange.bytes_out = len(body)
+        headers = return_headers(head, exchange.request_id)
+        headers |= {"content-type": "application/json", "content-length": str(len(body))}
+        exchange.started = True
+        await start(send, reply.status_code, headers)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
-async def _whole(exchange: Exchange, response: httpx.Response, send: Send) -> None:
-    """Pass a reply that is no stream: read whole, aliased or its error shape made one."""
-    try:
-        body = await response.aread()
-    except httpx.HTTPError as cause:
-        raise UpstreamError(
-            f"the engine broke off its reply: {type(cause).__name__}", "retry the request"
-        ) from cause
-    if response.status_code >= 400:
-        anthropic = exchange.route.is_anthropic
-        body = normalise_error(response.status_code, body, anthropic=anthropic)
-    elif exchange.route.path == "/v1/chat/completions":
-        body = alias_reasoning(body)
-    exchange.ttft_s = exchange.elapsed_s
-    exchange.bytes_out = len(body)
-    headers = return_headers(response.headers, exchange.request_id)
-    headers |= {"content-type": "application/json", "content-length": str(len(body))}
-    exchange.started = True
-    await start(send, response.status_code, headers)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    async def _read(self, reply: Reply, began: float) -> bytes:
+        deadlines = self._care.deadlines
+        left_s = deadlines.total_s - (time.monotonic() - began)
+        try:
+            async with asyncio.timeout(max(left_s, 0) if left_s < 1e9 else None):
+                return await reply.read(deadlines.part_s)
+        except (TimeoutError, httpx.TimeoutException) as cause:
+            raise UpstreamTimeout(
+                "the engine did not end its reply in time", "retry, or ask for less"
+            ) from cause
+        except httpx.HTTPError as cause:
+            raise UpstreamError(
+                f"the engine broke off its reply: {type(cause).__name__}", "retry the request"
+            ) from cause
 
-
-async def _late_refusal(exchange: Exchange, response: httpx.Response, send: Send) -> None:
-    """Pass a reply that is no stream into the one that we began: as its last event.
-
-    Raises Broken for one that a second try may not meet.
-    """
-    status, anthropic = response.status_code, exchange.route.is_anthropic
-    if not is_permanent(status):
-        raise Broken(f"the engine answered {status} where a stream was begun")
-    try:
-        body = await response.aread()
-    except httpx.HTTPError as cause:
-        raise Broken(f"the engine broke off: {type(cause).__name__}") from cause
-    data = error_event(normalise_error(status, body, anthropic=anthropic), anthropic=anthropic)
-    exchange.bytes_out += len(data)
-    await send({"type": "http.response.body", "body": data, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def _count_tokens(self, reply: bytes) -> None:
+        usage = find_usage(reply)
+        if usage is None:
+            return
+        counted = (("prompt", usage.prompt), ("completion", usage.completion))
+        for kind, count in (*counted, ("cached", usage.cached)):
+            self._metrics.tokens.labels(kind).inc(count)

@@ -39,13 +39,27 @@ def print_smoke(base_url: str, key: str, *, expect_glitch: bool, trust: ssl.SSLC
     return 0 if passed else 1
 
 
-def say_kilo(base_url: str, key: str, trust: ssl.SSLContext) -> None:
-    """Print Kilo Code's configuration for a running appliance."""
+def say_kilo(base_url: str, key: str, trust: ssl.SSLContext, shown: str) -> None:
+    """Print Kilo Code's configuration for a running appliance; ``shown`` is the key in it.
+
+    ``key`` asks for it: what comes over the wire holds none. Who types this knows by which
+    address Kilo comes, so none is asked of the appliance. Raises HostError when it does not answer.
+    """
     try:
-        headers = {"authorization": f"Bearer {key}"}
-        url = f"{base_url}/kilo.json"
+        headers = {"authorization": f"Bearer {key}", "host": "localhost"}
+        url = f"{base_url.rstrip('/')}/kilo.json"
         response = httpx.get(url, headers=headers, trust_env=False, verify=trust)
-        response.raise_for_status()
-    except httpx.HTTPError as cause:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as cause:
         raise HostError(f"{base_url} does not answer: {cause}", "appliance status") from cause
-    print(json.dumps(response.json(), indent=2))
+    try:
+        config = response.json()
+        if not response.is_success:
+            raise HostError(f"{base_url}: {config['error']['message']}", "appliance kilo --help")
+        (provider,) = config["provider"].values()
+        provider["options"] |= {"baseURL": f"{base_url.rstrip('/')}/v1", "apiKey": shown}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise HostError(
+            f"{base_url} is no appliance: it answers /kilo.json with {response.status_code}",
+            "name its own address: --url http://HOST:9000",
+        ) from None
+    print(json.dumps(config, indent=2))

@@ -3,7 +3,6 @@
 import contextlib
 import ipaddress
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.errors import HostError, SettingsError
-from appliance.lan import in_container, lan_addresses
+from appliance.lan import in_container, machine_names
 from appliance.tls import now_utc
 
 DAYS = 825  # the most that Apple's clients take
-LOCAL = ("localhost", "127.0.0.1", "::1")
 SLACK = timedelta(hours=1)  # a client's clock may be behind
 
 
@@ -34,18 +32,6 @@ class Pair:
     names: tuple[str, ...]
     ends: datetime
     fingerprint: str
-
-
-def machine_names(*, is_boxed: bool) -> tuple[str, ...]:
-    """Return by which names and addresses this machine is reached, loopback included.
-
-    ``is_boxed``: in a container, whose own name and addresses nobody outside knows.
-    """
-    if is_boxed:
-        return LOCAL
-    name = socket.gethostname().lower()
-    mdns = () if "." in name else (f"{name}.local",)
-    return tuple(dict.fromkeys((name, *mdns, *lan_addresses(), *LOCAL)))
 
 
 def make_pair(names: Sequence[str], days: int, now: datetime) -> Pair:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -15,13 +16,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from appliance.admission import Gate
+from appliance.allocator import keep_large_blocks
 from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
 from appliance.bodies import Bodies
+from appliance.clientkeys import KeyFile
 from appliance.control import Control, is_admitting
+from appliance.deadlines import Deadlines
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
+from appliance.exchange import Exchange
 from appliance.fieldtypes import is_loopback
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
@@ -31,13 +36,15 @@ from appliance.keys import Keys, ensure_key
 from appliance.lan import in_container, lan_addresses, lan_urls
 from appliance.launch import Extras
 from appliance.lifecycle import EngineState
+from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.reply import Replies
+from appliance.runaway import RunawayPolicy, RunawayWatch
 from appliance.settings import Settings
+from appliance.stream import Care
 from appliance.supervisor import Supervisor
-from appliance.tls import load_identity, now_utc
 from appliance.tree import become_subreaper
 
 log = structlog.get_logger()
@@ -83,16 +90,24 @@ async def serve(settings: Settings, hook: Hook | None = None) -> int:
     ``hook`` runs beside the server from the moment that it listens; returning None leaves the
     appliance running. Raises ApplianceError for what keeps it from listening at all.
     """
+    keep_large_blocks()
     policy = load_prompt(settings)
     extras = find_extras()
-    identity = load_identity(settings.tls_cert, settings.tls_key, now_utc())
-    for what, hint in identity.warnings(now_utc()) if identity else ():
-        log.warning("appliance.certificate", what=what, next=hint)
+    if settings.tls_cert or settings.tls_key:
+        _check_certificate(settings)
     with (
         contextlib.closing(StateFolder(settings.state_dir)) as state,
         bind(settings.host, settings.port) as listener,
     ):
         return await _serve(settings, policy, extras, state, listener, hook)
+
+
+def _check_certificate(settings: Settings) -> None:
+    from appliance.tls import load_identity, now_utc  # 9 MB that plain HTTP does not need
+
+    identity = load_identity(settings.tls_cert, settings.tls_key, now_utc())
+    for what, hint in identity.warnings(now_utc()) if identity else ():
+        log.warning("appliance.certificate", what=what, next=hint)
 
 
 async def _serve(
@@ -137,24 +152,43 @@ def build_relay(
         metrics,
         served_model=settings.served_model_name,
         max_body_bytes=settings.max_body_bytes,
+        media=MediaPolicy(settings.media_input, frozenset(map(str.lower, settings.media_hosts))),
+        fit_output=settings.fit_output,
     )
     waits = Waits(
         settings.queue_timeout_s,
         settings.admit_wait_s,
         settings.whole_wait_s,
-        settings.head_after_s,
+        math.inf if settings.keepalive == "off" else settings.head_after_s,
         settings.keepalive_s,
+        settings.keepalive,
     )
     return Relay(
         engine,
         gate,
         bodies,
-        Replies(metrics),
+        Replies(metrics, _care(settings), _watch(settings, metrics)),
         waits,
         metrics,
         expected_s=engine.expected_s,
         on_keepalive=metrics.keepalives.inc,
     )
+
+
+def _care(settings: Settings) -> Care:
+    deadlines = Deadlines(
+        settings.first_byte_timeout_s, settings.idle_timeout_s, settings.total_timeout_s
+    )
+    return Care(settings.keepalive, settings.keepalive_s, deadlines)
+
+
+def _watch(settings: Settings, metrics: Metrics) -> Callable[[Exchange], RunawayWatch | None]:
+    policy = RunawayPolicy(settings.runaway_repeats, settings.thinking_budget)
+
+    def count(kind: str) -> None:
+        metrics.runaways.labels(kind).inc()
+
+    return lambda exchange: policy.watch(exchange.route.path, count)
 
 
 def traffic(gate: Gate, relay: Relay) -> Traffic:
@@ -193,7 +227,7 @@ def _keys(settings: Settings, state: StateFolder) -> Keys:
             "the client key and the operator key are the same",
             f"delete {state.operator_key}, or set APPLIANCE_OPERATOR_KEY to another one",
         )
-    return Keys(client, operator)
+    return Keys(client, operator, KeyFile(settings.client_keys or state.client_keys))
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

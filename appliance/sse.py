@@ -1,5 +1,7 @@
 """Server-sent events as bytes: cut a stream into whole events, and read one's data. Pure."""
 
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n")
+
 
 class EventSplitter:
     """Cuts a byte stream, in any chunking, into whole events with their blank line."""
@@ -24,10 +26,57 @@ class EventSplitter:
         return rest
 
 
+class Framer:
+    """Passes a byte stream on, in any chunking, as far as its events are whole.
+
+    What comes in whole events, as an engine writes them, passes as the object that it came in.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._tail = b""  # the last held bytes: a blank line may begin in them
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the whole events that ``data`` completes, or nothing."""
+        if not self._held and data.endswith((b"\n\n", b"\r\n\r\n")):
+            return data
+        self._held.append(data)
+        seen = self._tail + data
+        end = max(_after_last(seen, mark) for mark in _BLANK_LINES)
+        if not end:
+            self._tail = seen[-3:]
+            return b""
+        whole = b"".join(self._held)
+        cut = len(whole) - (len(seen) - end)
+        rest = whole[cut:]
+        self._held = [rest] if rest else []
+        self._tail = rest[-3:]
+        return whole[:cut]
+
+    def rest(self) -> bytes:
+        """Return what came after the last whole event."""
+        rest = b"".join(self._held)
+        self._held, self._tail = [], b""
+        return rest
+
+
+def split_events(whole: bytes) -> list[bytes]:
+    """Return the events of bytes that hold whole ones alone."""
+    splitter = EventSplitter()
+    events = splitter.feed(whole)
+    rest = splitter.rest()
+    return [*events, rest] if rest else events
+
+
+def _after_last(data: bytes, mark: bytes) -> int:
+    found = data.rfind(mark)
+    return found + len(mark) if found >= 0 else 0
+
+
 def _end_of_event(buffer: bytes, start: int) -> int:
     """Return the index after the next blank line, or 0 when there is none yet."""
     ends = []
-    for mark in (b"\n\n", b"\r\n\r\n"):
+    for mark in _BLANK_LINES:
         found = buffer.find(mark, start)
         if found >= 0:
             ends.append(found + len(mark))

@@ -1,17 +1,32 @@
 """The engine seen through HTTP: health, one completion, its metrics, and streamed exchanges."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
 import httpx
 import msgspec
 
+from appliance.connection import Reply
 from appliance.errors import UpstreamError, UpstreamTimeout
+from appliance.transport import FastTransport
 
 CONNECT_S = 5.0
 PROBE_S = 5.0
+
+# What of a request decides how many tokens its prompt makes, as /tokenize names it too.
+_TOKENIZED = (
+    "model",
+    "messages",
+    "prompt",
+    "tools",
+    "chat_template",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+    "mm_processor_kwargs",
+)
 
 
 class Health(Enum):
@@ -27,22 +42,24 @@ class Upstream:
 
     def __init__(self, base_url: str, api_key: str | None) -> None:
         self.base_url = base_url.rstrip("/")
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        # No read timeout: a cold prefill of a long prompt is silent for many minutes, and the
-        # client's hang-up, not a clock, ends it. Idle connections are few on purpose: looking
-        # through httpx's pool costs more the more of them it holds.
+        headers = {"accept-encoding": "identity", "user-agent": "unglitched"}
+        if api_key:
+            headers["authorization"] = f"Bearer {api_key}"
+        transport = FastTransport()
+        # Its own transport takes no proxy from the environment: loopback traffic stays on the box.
         self._client = httpx.AsyncClient(
             base_url=self.base_url,
-            headers={**headers, "accept-encoding": "identity", "user-agent": "unglitched"},
+            headers=headers,
             timeout=httpx.Timeout(None, connect=CONNECT_S),
-            # vLLM's server closes a connection after 5 idle seconds: let go of ours before, or
-            # a request meets the close and fails.
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=8, keepalive_expiry=2.0
-            ),
-            verify=self.base_url.startswith("https:"),  # 60 ms to load what http never reads
-            trust_env=False,  # a proxy variable must not carry loopback traffic off the box
+            transport=transport,
+            trust_env=False,
         )
+        # What a client asks for goes past httpx, whose request costs more than all the rest.
+        url = httpx.URL(self.base_url)
+        self._pool = transport.pool(url)
+        self._path = url.raw_path.rstrip(b"/")
+        fixed = {"host": url.netloc.decode("ascii"), **headers}
+        self._fixed = _lines(fixed)
 
     async def close(self) -> None:
         """Drop every connection."""
@@ -75,6 +92,19 @@ class Upstream:
         """Return the answer of one chat completion that is not streamed. Raises UpstreamError."""
         return await self._json("POST", "/v1/chat/completions", body, timeout_s)
 
+    async def count_tokens(self, body: bytes, timeout_s: float) -> int:
+        """Return how many tokens the prompt of a chat's or a completion's body makes.
+
+        ``body`` is what the engine would get to generate from. Raises UpstreamError.
+        """
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        asked = {name: fields[name] for name in _TOKENIZED if name in fields}
+        answer = await self._json("POST", "/tokenize", asked, timeout_s)
+        count = answer.get("count")
+        if not isinstance(count, int):
+            raise UpstreamError(f"the engine's /tokenize told no count: {str(answer)[:200]}")
+        return count
+
     async def metrics(self) -> bytes:
         """Return the engine's own metrics text, or nothing if it does not answer."""
         if self._client.is_closed:
@@ -85,25 +115,43 @@ class Upstream:
             return b""
         return response.content if response.status_code == 200 else b""
 
-    @asynccontextmanager
-    async def exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes
-    ) -> AsyncIterator[httpx.Response]:
-        """Send a request and yield its response once the head is there, the body unread.
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        within_s: float | None = None,
+    ) -> Reply:
+        """Send a request and return its reply once the head is there, the body unread.
 
-        Leaving early, by an error or a cancellation, closes the connection, which is how the
-        engine learns that nobody waits for the answer. Raises UpstreamError or UpstreamTimeout.
+        ``within_s`` is the longest wait for the head. There is no other: a cold prefill of a
+        long prompt is silent for many minutes. The caller closes the reply, in any case: early,
+        that closes the connection, which is how the engine learns that nobody waits for the
+        rest. Raises UpstreamError or UpstreamTimeout.
         """
         self._must_be_open(path)
-        request = self._client.build_request(method, path, headers=dict(headers), content=body)
+        head = b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
+            method.encode("ascii"),
+            self._path,
+            path.encode("ascii"),
+            self._fixed,
+            _lines(headers),
+            len(body),
+        )
         try:
-            response = await self._client.send(request, stream=True)
+            reply = await self._pool.ask(head, body, within_s=within_s, connect_s=CONNECT_S)
         except httpx.HTTPError as cause:
             raise _translate(cause, path) from cause
-        try:
-            yield response
-        finally:
-            await response.aclose()
+        if 300 <= reply.status_code < 400:
+            reply.close()
+            where = reply.headers.get("location", "nowhere")
+            raise UpstreamError(
+                f"the engine sent {path} elsewhere ({reply.status_code} to {where})",
+                "a redirect is not followed: name the engine itself in APPLIANCE_ENGINE_URL",
+            )
+        return reply
 
     def _must_be_open(self, path: str) -> None:
         """Raise what a refused connection would: that engine is gone, and its client with it."""
@@ -117,7 +165,11 @@ class Upstream:
         self._must_be_open(path)
         try:
             response = await self._client.request(
-                method, path, json=body, timeout=httpx.Timeout(timeout_s, connect=CONNECT_S)
+                method,
+                path,
+                content=msgspec.json.encode(body) if body is not None else None,
+                headers={"content-type": "application/json"} if body is not None else None,
+                timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             )
         except httpx.HTTPError as cause:
             raise _translate(cause, path) from cause
@@ -132,6 +184,11 @@ class Upstream:
                 "appliance status --lines 50 shows its last lines",
             )
         return answer
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return text.encode("latin-1")
 
 
 def _translate(cause: httpx.HTTPError, path: str) -> UpstreamError:

@@ -47,6 +47,7 @@ LIMITS = {
     "drain_timeout_s": 1,
     "settle_timeout_s": 1,
     "queue_timeout_s": 20,
+    "failed_key_delay_s": 0,
 }
 
 

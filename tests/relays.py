@@ -13,13 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate
 from appliance.bodies import Bodies
-from appliance.engine import Engine
+from appliance.engine import Engine, Snapshot
+from appliance.exchange import Exchange
 from appliance.keepalive import Waits
 from appliance.metrics import Metrics
 from appliance.openai import ROUTES
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
-from appliance.reply import Replies
+from appliance.reply import NO_WATCH, Replies
+from appliance.restart import Reason
+from appliance.stream import Care, Watch
 from appliance.upstream import Upstream
 from tests.appliance_tasks import eventually
 from tests.appliances import CHAT, NO_TLS, WITHIN_S, metric
@@ -104,6 +107,7 @@ class Box:
     metrics: Metrics = field(default_factory=Metrics)
     beats: int = 0
     expected_s: float = 0.0
+    max_model_len: int | None = None
     relay: Relay = field(init=False)
     client: httpx.AsyncClient = field(init=False)
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
@@ -112,6 +116,14 @@ class Box:
     def upstream(self) -> Upstream:
         """The engine as the relay sees it."""
         return self.engine.upstream
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The engine's state as the relay sees it: ready while the gate is open."""
+        why = Reason("test")
+        return Snapshot(
+            "ready", why, 0.0, is_ready=self.gate.is_open, max_model_len=self.max_model_len
+        )
 
     def beat(self) -> None:
         """Count one keep-alive."""
@@ -176,16 +188,24 @@ async def reborn(box: Box, reply: bytes = ANSWER) -> Mortal:
 
 
 @asynccontextmanager
-async def front(gate: Gate | None = None, /, **waits: float) -> AsyncIterator[Box]:
+async def front(
+    gate: Gate | None = None,
+    /,
+    *,
+    engine: Mortal | None = None,
+    care: Care | None = None,
+    watch: Callable[[Exchange], Watch | None] = NO_WATCH,
+    **waits: float,
+) -> AsyncIterator[Box]:
     """Run a relay over a mortal engine; at the end nobody runs in it and nobody waits."""
-    box = Box(gate or Gate(1, 64), await Mortal(reply=ANSWER).listen())
-    lengths = {"queue_timeout_s": WITHIN_S, **SOON, **waits}
+    box = Box(gate or Gate(1, 64), await (engine or Mortal(reply=ANSWER)).listen())
+    lengths: dict[str, Any] = {"queue_timeout_s": WITHIN_S, **SOON, **waits}
     lengths.setdefault("admit_wait_s", lengths["queue_timeout_s"])
     box.relay = Relay(
         cast(Engine, box),
         box.gate,
         Bodies(PromptPolicy(""), box.metrics, served_model=MODEL, max_body_bytes=1_000_000),
-        Replies(box.metrics),
+        Replies(box.metrics, care, watch),
         Waits(**lengths),
         box.metrics,
         expected_s=lambda: box.expected_s,

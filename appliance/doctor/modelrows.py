@@ -7,6 +7,7 @@ from appliance.doctor.row import Row, Unseen, fail, ok, warn
 from appliance.enginefacts import EngineFacts
 from appliance.errors import DoesNotFit
 from appliance.facts import HostFacts, ModelFacts
+from appliance.kilo import short_context
 from appliance.memory import MemoryPlan, plan_memory
 from appliance.settings import Settings
 from appliance.sizes import format_size
@@ -71,6 +72,9 @@ def memory_rows(
         yield from _shortfall_rows(refusal, free)
         return
     yield _plan_row(plan, free)
+    chosen = settings.max_model_len is not None
+    if short := short_context(plan.max_model_len, is_chosen=chosen):
+        yield warn("Kilo Code", *short)
 
 
 def _running_row(settings: Settings, host: HostFacts, value: str) -> Row:

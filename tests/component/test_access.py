@@ -12,6 +12,7 @@ from appliance.admission import Gate
 from appliance.app import Parts, build_app
 from appliance.assembly import build_engine
 from appliance.control import Control
+from appliance.door import RELAYED, methods_of
 from appliance.host import StateFolder, find_extras
 from appliance.keys import Keys
 from appliance.metrics import Metrics
@@ -66,7 +67,8 @@ def routes_of(folder: Path) -> set[tuple[str, str]]:
     relay = build_relay(settings, engine, gate, policy, metrics)
     keys = Keys("client", "operator")
     door: Any = build_app(Parts(Control(engine, gate, settings, incidents), relay, metrics, keys))
-    return set(_flat(door.app.routes))
+    relayed = {(method, path) for path, route in RELAYED.items() for method in methods_of(route)}
+    return set(_flat(door.app.routes)) | {row for row in relayed if row[0] != "HEAD"}
 
 
 def _flat(routes: Iterable[Any]) -> Iterable[tuple[str, str]]:

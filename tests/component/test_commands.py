@@ -1,17 +1,18 @@
 """The command line against appliances that run, fail, or are not there."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 from appliance.cli import main
-from tests.appliances import ApplianceProcess, RunAppliance, environment
-from tests.engines import free_port
+from tests.appliances import WITHIN_S, ApplianceProcess, RunAppliance, environment, web
+from tests.engines import free_port, wait_until
 from tests.plans import GOLDEN
 
-COMMANDS = ("run", "plan", "doctor", "smoke", "status", "start", "stop", "key", "cert")
+COMMANDS = ("run", "plan", "doctor", "smoke", "status", "start", "stop", "key", "kilo", "cert")
 
 
 @pytest.fixture
@@ -92,6 +93,74 @@ def test_key_kilo_prints_a_configuration_that_works(here: Shell, box: ApplianceP
     assert here.run("key", "--kilo") == 0
     options = json.loads(here.out)["provider"]["unglitched"]["options"]
     assert options == {"baseURL": f"{box.base_url}/v1", "apiKey": box.key("client")}
+    block = here.out
+    assert here.run("kilo") == 0
+    assert here.out == block
+
+
+def test_kilo_leaves_the_key_to_the_environment_if_asked(
+    here: Shell, box: ApplianceProcess
+) -> None:
+    assert here.run("kilo", "--no-key") == 0
+    assert '"{env:UNGLITCHED_API_KEY}"' in here.out
+    assert box.key("client") not in here.out
+
+
+def test_kilo_takes_the_address_that_a_client_uses_and_no_foreign_one(
+    here: Shell, box: ApplianceProcess
+) -> None:
+    port = box.base_url.rpartition(":")[2]
+    assert here.run("kilo", "--url", f"http://localhost:{port}/") == 0
+    assert f'"http://localhost:{port}/v1"' in here.out
+    assert here.run("kilo", "--url", f"http://127.0.0.1:{free_port()}") == 1
+    assert "does not answer" in here.err
+    assert here.run("kilo", "--url", box.base_url, "--key", "wrong") == 1
+    assert "API key is wrong" in here.err
+
+
+def test_a_client_gets_a_key_of_its_own_and_loses_it_again(
+    here: Shell, box: ApplianceProcess
+) -> None:
+    assert here.run("key", "new", "laptop", "--max-running", "2") == 0
+    key = here.out.strip()
+    assert len(key) == 64
+    assert key not in here.err
+    wait_until(lambda: _opens(box, key), WITHIN_S, "the new key to count")
+    assert here.run("key", "list") == 0
+    assert re.search(r"^laptop +\d{4}-\d\d-\d\d +2 +-", here.out, re.MULTILINE)
+    assert key not in here.out
+    assert here.run("key", "new", "laptop") == 1
+    assert "--replace" in here.err
+    assert here.run("key", "new", "laptop", "--replace", "--kilo") == 0
+    assert key not in here.out
+    assert '"apiKey"' in here.out
+    assert here.run("key", "revoke", "laptop") == 0
+    wait_until(lambda: not _opens(box, key), WITHIN_S, "the revoked key to count no more")
+
+
+def _opens(box: ApplianceProcess, key: str) -> bool:
+    with web(box.base_url, key) as client:
+        return client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("new",), "needs a name"),
+        (("revoke",), "needs a name"),
+        (("revoke", "nobody-here"), "there is no key"),
+        (("list", "laptop"), "takes no name"),
+        (("new", "Big Name"), "no name for a key"),
+        (("new", "operator"), "there always"),
+        (("list", "--replace"), "takes no limits"),
+        (("new", "a", "--max-running", "0"), "nothing run"),
+    ],
+)
+def test_a_key_command_that_cannot_be_meant_says_why(
+    here: Shell, words: tuple[str, ...], says: str
+) -> None:
+    assert here.run("key", *words) == 1
+    assert says in here.err
 
 
 def test_smoke_passes_against_the_running_appliance(here: Shell, box: ApplianceProcess) -> None:

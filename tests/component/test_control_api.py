@@ -20,7 +20,9 @@ async def test_status_tells_state_model_and_places(start: StartAppliance) -> Non
     assert (status["status"], status["state"], status["spawn"]) == ("ready", "ready", 1)
     assert (status["model"], status["max_model_len"]) == (MODEL, 4096)
     assert (status["profile"], status["engine"]) == ("demo", "spawn")
-    assert status["requests"] == {"running": 1, "waiting": 0, "places": 64}
+    by_key = {"default": {"running": 1, "waiting": 0}}
+    places = {"running": 1, "waiting": 0, "places": 64, "by_key": by_key}
+    assert status["requests"] == places
 
 
 def test_plan_shows_the_running_command_and_no_key(box: ApplianceProcess) -> None:
@@ -173,10 +175,33 @@ async def test_start_and_stop_answer_at_once_with_the_status(start: StartApplian
 
 
 async def test_kilo_json_names_the_address_that_was_asked(start: StartAppliance) -> None:
-    box = await start(max_model_len=40_000)
+    box = await start(max_model_len=49_152)
     config = (await box.client.get("/kilo.json")).json()
     options = config["provider"]["unglitched"]["options"]
     assert options["baseURL"] == f"{box.running.base_url}/v1"
-    assert options["apiKey"] == box.running.keys.client
     model = config["provider"]["unglitched"]["models"][MODEL]
-    assert model["limit"]["context"] == 36000
+    assert model["limit"] == {"context": 43_253, "output": 8_192}
+
+
+async def test_kilo_json_holds_no_key_whoever_asks(start: StartAppliance) -> None:
+    box = await start()
+    for client in (box.client, box.operator):
+        text = (await client.get("/kilo.json")).text
+        assert box.running.keys.client not in text
+        assert box.running.keys.operator not in text
+        assert '"{env:UNGLITCHED_API_KEY}"' in text
+
+
+async def test_kilo_json_is_made_for_no_foreign_host(start: StartAppliance) -> None:
+    box = await start(allowed_hosts="box.example")
+    foreign = await box.client.get("/kilo.json", headers={"host": "evil.example"})
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (400, "host_not_allowed")
+    assert "evil" not in foreign.text
+    allowed = await box.client.get("/kilo.json", headers={"host": "box.example:9000"})
+    assert "http://box.example:9000/v1" in allowed.text
+
+
+async def test_an_event_stream_is_not_to_be_held_back_by_a_proxy(start: StartAppliance) -> None:
+    box = await start()
+    async with box.operator.stream("GET", f"{CONTROL}/events") as reply:
+        assert reply.headers["x-accel-buffering"] == "no"

@@ -154,18 +154,21 @@ async def test_no_restart_loses_a_request_that_waits() -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
-async def test_a_lasting_error_ends_a_begun_stream_in_order(path: str) -> None:
+async def test_a_lasting_error_breaks_a_begun_stream_and_the_next_try_gets_its_status(
+    path: str,
+) -> None:
     async with front() as box:
         box.engine.reply = TOO_LONG
         asked = box.stream(path)
         await box.beaten(1)
         box.gate.open()
         heard = await asked
-        said = heard.said(path)
-        assert heard.ended_well
-        assert b"too long" in said
-        assert said.startswith(b'data: {"error"' if path == CHAT else b"event: error\ndata: {")
-        assert said.endswith(DONE) is (path == CHAT)
+        assert not heard.ended_well
+        assert heard.said(path) == b""
+        assert box.count("requests", route=path, outcome="broken") == 1
+        again = await box.stream(path)
+        assert again.status == 400
+        assert b"too long" in again.body
         assert box.count("requests", route=path, outcome="refused") == 1
 
 

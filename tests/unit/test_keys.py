@@ -1,4 +1,4 @@
-"""The two keys: made once, kept shut, compared whole; and what each opens."""
+"""The keys: made once, kept shut, compared whole; and what each opens."""
 
 import ast
 import inspect
@@ -10,8 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance import keys
+from appliance.clientkeys import (
+    LOOK_S,
+    ClientKey,
+    KeyFile,
+    add_key,
+    digest,
+    format_keys,
+    revoke_key,
+)
 from appliance.errors import HostError
-from appliance.keys import Access, Keys, bearer, ensure_key
+from appliance.fairqueue import Share
+from appliance.keys import Access, Caller, Keys, bearer, ensure_key
+from tests.unit.test_clientkeys import Clock
 
 KEYS = Keys(client="client-key", operator="operator-key")
 
@@ -102,7 +113,7 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path: Path) -> Non
     ],
 )
 def test_a_key_opens_what_it_is_for(presented: str, access: Access) -> None:
-    assert KEYS.access(presented) is access
+    assert KEYS.caller(presented).access is access
 
 
 HEADERS = st.text(st.characters(max_codepoint=255), max_size=20)  # as Latin-1 is read
@@ -110,7 +121,7 @@ HEADERS = st.text(st.characters(max_codepoint=255), max_size=20)  # as Latin-1 i
 
 @given(HEADERS.filter(lambda text: text not in ("client-key", "operator-key")))
 def test_nothing_else_opens_anything(presented: str) -> None:
-    assert KEYS.access(presented) is Access.NOBODY
+    assert KEYS.caller(presented).access is Access.NOBODY
 
 
 def test_an_operator_may_what_a_client_may() -> None:
@@ -119,10 +130,48 @@ def test_an_operator_may_what_a_client_may() -> None:
 
 def test_keys_are_compared_in_constant_time_only() -> None:
     tree = ast.parse(inspect.getsource(keys.Keys))
-    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert compared == []
-    assert calls.count("secrets.compare_digest") == 2
+    assert compared == ["named is not self._known"]  # two tuples, and no key in it
+    assert calls.count("secrets.compare_digest") == 1
+    leaves = [node for node in ast.walk(tree) if isinstance(node, (ast.Break, ast.Return))]
+    assert len(leaves) == 2  # none of them within the loop: every key is looked at
+
+
+# ---- named keys
+
+
+def test_a_named_key_opens_what_a_client_may_under_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    secret = add_key(path, "laptop", max_running=1, max_waiting=2)
+    caller = Keys("client-key", "operator-key", KeyFile(path)).caller(secret)
+    assert caller == Caller(Access.CLIENT, Share("laptop", 1, 2))
+
+
+def test_the_two_keys_keep_their_names_beside_named_ones(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    add_key(path, "laptop")
+    known = Keys("client-key", "operator-key", KeyFile(path))
+    shares = [known.caller(key).share for key in ("client-key", "operator-key", "neither", "")]
+    assert shares == [Share("default"), Share("operator"), Share("nobody"), Share("nobody")]
+
+
+def test_a_file_cannot_turn_the_operators_key_into_a_clients(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(format_keys([ClientKey("twin", digest("operator-key"))]))
+    known = Keys("client-key", "operator-key", KeyFile(path))
+    assert known.caller("operator-key").access is Access.OPERATOR
+
+
+def test_a_new_and_a_revoked_key_count_within_a_second(tmp_path: Path) -> None:
+    path, clock = tmp_path / "keys.toml", Clock()
+    known = Keys("client-key", "operator-key", KeyFile(path, clock))
+    secret = add_key(path, "laptop")
+    clock.now += LOOK_S
+    assert known.caller(secret).access is Access.CLIENT
+    revoke_key(path, "laptop")
+    clock.now += LOOK_S
+    assert known.caller(secret).access is Access.NOBODY
 
 
 # ---- where a request carries it

@@ -1,13 +1,22 @@
-"""Kilo Code's configuration: ready to paste, with limits that hold."""
+"""Kilo Code's configuration: ready to paste, with limits that hold, and an address that is ours."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.kilo import kilo_config
+from appliance.kilo import (
+    FLOOR_TOKENS,
+    KEY_FROM_ENVIRONMENT,
+    KEY_VARIABLE,
+    ROOMY_TOKENS,
+    allowed_url,
+    kilo_config,
+    short_context,
+)
 
 URL = "http://127.0.0.1:9000"
 
@@ -29,6 +38,28 @@ def test_the_configuration_picks_the_model_that_it_brings() -> None:
     assert config["enabled_providers"] == [name]
 
 
+def test_without_a_key_kilo_reads_it_from_its_environment() -> None:
+    config = kilo_config(URL, "Nikola", 4096)
+    assert config["provider"]["unglitched"]["options"]["apiKey"] == KEY_FROM_ENVIRONMENT
+    assert f"{{env:{KEY_VARIABLE}}}" == KEY_FROM_ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("context", "limit", "share"),
+    [
+        (49_152, (43_253, 8_192), 71),
+        (65_536, (57_671, 10_922), 71),
+        (393_216, (346_030, 32_000), 79),
+    ],
+)
+def test_what_is_left_to_kilo_is_an_eighth_less_and_a_sixth_for_its_answer(
+    context: int, limit: tuple[int, int], share: int
+) -> None:
+    told = provider(context)["models"]["Nikola"]["limit"]
+    assert (told["context"], told["output"]) == limit
+    assert int(100 * (limit[0] - limit[1]) / context) == share
+
+
 @given(st.integers(min_value=4096, max_value=10**7))
 def test_input_and_output_stay_within_the_served_context(context: int) -> None:
     limit = provider(context)["models"]["Nikola"]["limit"]
@@ -44,3 +75,71 @@ def test_kilo_is_told_of_reasoning_and_tools() -> None:
     model = provider()["models"]["Nikola"]
     assert model["reasoning"] is True
     assert model["tool_call"] is True
+
+
+# ---- the address
+
+OWN = ("spark", "spark.local", "192.168.1.20", "::1")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("127.8.9.1", "http://127.8.9.1"),
+        ("localhost:80", "http://localhost:80"),
+        ("[::1]:9000", "http://[::1]:9000"),
+        ("Spark.LOCAL:9000", "http://spark.local:9000"),
+        ("192.168.1.20:9000", "http://192.168.1.20:9000"),
+    ],
+)
+def test_an_own_name_is_kept_with_its_port(host: str, url: str) -> None:
+    assert allowed_url("http", host, OWN) == url
+    assert allowed_url("https", host, OWN) == url.replace("http", "https")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("", "evil.example", "evil.example:9000", "spark.evil.example", "192.168.1.21", "8.8.8.8"),
+        *("spark@evil.example", "evil.example@spark", "spark:9000@evil.example", "spark/evil"),
+        *("spark?x", "spark#x", "spark:port", "spark:99999", "[::1", "[::2]:9000", "spark evil"),
+        *("localhost.evil.example", "127.0.0.1.evil.example", "spark\nevil", ":9000"),
+    ],
+)
+def test_a_foreign_or_a_crooked_name_makes_no_address(host: str) -> None:
+    assert allowed_url("http", host, OWN) is None
+
+
+def test_a_name_that_the_operator_allows_is_taken_in_any_case() -> None:
+    assert allowed_url("https", "box.example:443", ("Box.Example",)) == "https://box.example:443"
+
+
+@given(st.text(max_size=40))
+def test_whatever_the_header_says_the_address_is_one_of_ours(host: str) -> None:
+    url = allowed_url("http", host, OWN)
+    own = "|".join(re.escape(name) for name in (*OWN[:3], "localhost", "[::1]"))
+    assert url is None or re.fullmatch(rf"http://({own}|127[.0-9]+)(:[0-9]+)?", url)
+
+
+# ---- whether it has room
+
+
+def test_kilos_floor_is_two_and_a_half_times_in_what_is_roomy() -> None:
+    assert ROOMY_TOKENS == FLOOR_TOKENS * 5 // 2
+
+
+@pytest.mark.parametrize("context", [None, ROOMY_TOKENS, 49_152])
+def test_enough_context_and_an_unknown_one_are_no_trouble(context: int | None) -> None:
+    assert short_context(context, is_chosen=True) is None
+
+
+@pytest.mark.parametrize(
+    ("is_chosen", "cure"), [(True, "APPLIANCE_MAX_MODEL_LEN"), (False, "appliance plan")]
+)
+def test_too_little_context_is_told_with_the_cure(is_chosen: bool, cure: str) -> None:
+    told = short_context(ROOMY_TOKENS - 1, is_chosen=is_chosen)
+    assert told is not None
+    assert "32,499" in told[0]
+    assert "13,000" in told[0]
+    assert cure in told[1]

@@ -9,9 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "appliance"
 PURE = (
-    *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai"),
+    *("errors", "sizes", "facts", "profiles", "lifecycle", "prompt", "sse", "openai", "wirebody"),
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
+    *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
+    *("splice", "seen", "draft", "media", "history", "context", "conversation"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),

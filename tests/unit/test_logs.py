@@ -10,7 +10,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.logs import EngineLog, LogLine, configure
+from appliance.logs import EngineLog, LogLine, PlainRenderer, configure
 
 
 def filled(*texts: str, capacity: int = 2000) -> EngineLog:
@@ -141,6 +141,22 @@ def test_the_console_reads_in_one_line_without_colours_into_a_file(own_log: io.S
     assert "engine.transition" in line
     assert "to=failed what='two words'" in line
     assert "\x1b" not in line
+
+
+KEYS = st.text("abcdez_", min_size=1, max_size=6)
+VALUES = st.one_of(
+    st.text(max_size=8), st.sampled_from(["a b", "a=b", 'a"b', ""]), st.integers(), st.none()
+)
+FULL = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=24)
+
+
+@given(st.text("abc.", max_size=30), st.dictionaries(KEYS, VALUES | st.floats() | st.lists(VALUES)))
+def test_a_file_gets_what_a_terminal_shows_but_for_the_colours(
+    name: str, values: dict[str, object]
+) -> None:
+    event = {"timestamp": "2026-11-22T10:00:00Z", "level": "info", "event": name, **values}
+    said = PlainRenderer(FULL)(None, "info", dict(event))
+    assert said.rstrip() == str(FULL(None, "info", dict(event))).rstrip()
 
 
 @pytest.mark.parametrize(

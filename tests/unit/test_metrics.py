@@ -8,7 +8,7 @@ from appliance.lifecycle import EngineState
 from appliance.metrics import CONTENT_TYPE, Metrics
 
 STATES = tuple(EngineState)
-LABELS = {"route", "outcome", "window", "state", "kind", "cause", "le"}
+LABELS = {"route", "outcome", "window", "state", "kind", "cause", "le", "key", "code"}
 
 
 def families(metrics: Metrics) -> dict[str, Metric]:

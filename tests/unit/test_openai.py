@@ -17,21 +17,21 @@ from appliance.errors import (
 )
 from appliance.openai import (
     ROUTES,
-    alias_event,
-    alias_reasoning,
-    error_body,
-    error_event,
-    error_headers,
     forward_headers,
     injection_switch,
-    is_engine_fault,
-    is_permanent,
-    normalise_error,
     return_headers,
     sane_request_id,
     stream_headers,
 )
 from appliance.sse import EventSplitter, event_data
+from appliance.wireerror import (
+    error_body,
+    error_event,
+    error_headers,
+    is_permanent,
+    normalise_error,
+)
+from appliance.wirereply import alias_event, alias_reasoning, is_engine_fault
 
 
 def reply(part: str, **fields: Any) -> bytes:

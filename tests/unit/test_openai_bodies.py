@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.conversation import Reading, read
+from appliance.draft import Draft
 from appliance.errors import RequestError
-from appliance.openai import ROUTES, RelayRoute, check_model, engine_body, field_value, parse_body
+from appliance.openai import ROUTES, RelayRoute
 from appliance.prompt import PromptPolicy
+from appliance.wirebody import check_model, field_value, parse_body
 
 TEXT = "Preserve path names."
 POLICY = PromptPolicy(TEXT)
@@ -41,7 +44,11 @@ PROMPTED = [one for one in ROUTES if one.prompt]
 
 def injected(body: Any, to: RelayRoute, policy: PromptPolicy = POLICY) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return json.loads(engine_body(parse_body(raw), to, policy))
+    return json.loads(sent(raw, to, policy))
+
+
+def sent(body: bytes, to: RelayRoute, policy: PromptPolicy = POLICY) -> bytes:
+    return read(parse_body(body), Reading(to, policy))[0].encode()
 
 
 # ---- what is no request
@@ -80,16 +87,16 @@ def test_a_list_is_called_json_but_no_object() -> None:
         parse_body(b"[1]")
 
 
-def test_messages_that_hold_a_number_beyond_all_floats_are_refused() -> None:
+def test_messages_that_must_be_changed_and_hold_a_number_beyond_all_floats_are_refused() -> None:
     with pytest.raises(RequestError, match="messages"):
-        injected(b'{"messages": [{"role": "user", "n": 1e999}]}', CHAT)
+        injected(b'{"messages": [{"role": "user", "content": null, "n": 1e999}]}', CHAT)
 
 
 def test_of_a_key_that_stands_twice_the_last_counts_for_us_and_the_engine() -> None:
     fields = parse_body(b'{"model": "a", "mod\\u0065l": "b"}')
     assert field_value(fields, "model") == "b"
     twice = b'{"messages": [], "messages": [{"role": "user", "content": "x", "content": "y"}]}'
-    body = engine_body(parse_body(twice), CHAT, POLICY)
+    body = sent(twice, CHAT)
     assert body.count(b'"messages"') == 1
     assert json.loads(body)["messages"][1] == {"role": "user", "content": "y"}
 
@@ -98,7 +105,7 @@ def test_of_a_key_that_stands_twice_the_last_counts_for_us_and_the_engine() -> N
 
 
 def check(body: str) -> None:
-    check_model(parse_body(body.encode()), "Nikola")
+    check_model(Draft(parse_body(body.encode())), "Nikola")
 
 
 @pytest.mark.parametrize("body", ["{}", '{"model": null}', '{"model": "Nikola"}'])
@@ -142,11 +149,15 @@ def test_switched_off_the_whole_body_arrives_equal(fields: dict[str, Any], to: R
 
 @given(FIELDS, st.sampled_from(ROUTES))
 def test_a_body_that_passes_twice_is_injected_once(fields: dict[str, Any], to: RelayRoute) -> None:
-    once = engine_body(parse_body(json.dumps(fields).encode()), to, POLICY)
-    assert engine_body(parse_body(once), to, POLICY) == once
+    once = sent(json.dumps(fields).encode(), to)
+    assert sent(once, to) == once
 
 
-@given(st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": JSON}), max_size=3))
+CONTENTS = TEXTS | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}))
+SPOKEN = st.fixed_dictionaries({"role": st.just("user"), "content": CONTENTS, "more": JSON})
+
+
+@given(st.lists(SPOKEN, max_size=3))
 def test_the_messages_of_the_conversation_arrive_equal(messages: list[Any]) -> None:
     assert injected({"messages": messages}, CHAT)["messages"][1:] == messages
 

@@ -27,6 +27,8 @@ def table() -> str:
                 "idle_stop_after_s",
                 "tls_cert",
                 "tls_key",
+                "client_keys",
+                "thinking_budget",
             )
             shown = "none" if name in unset else shown
         elif isinstance(default, bool):

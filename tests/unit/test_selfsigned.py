@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from appliance.cli import main
 from appliance.errors import SettingsError
-from appliance.selfsigned import DAYS, machine_names, make_pair
+from appliance.lan import machine_names
+from appliance.selfsigned import DAYS, make_pair
 from appliance.tls import load_identity, now_utc
 from appliance.trust import trust
 from tests.pairs import NOW, write_pair

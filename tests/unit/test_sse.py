@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.sse import EventSplitter, event_data, with_data
+from appliance.sse import EventSplitter, Framer, event_data, split_events, with_data
 
 FIELD = st.text(alphabet='abc {}":é', min_size=0, max_size=8).map(str.encode)
 
@@ -96,3 +96,33 @@ def test_replaced_data_reads_back_and_the_event_is_still_one(event: bytes, data:
 def test_replacing_the_data_keeps_the_other_fields() -> None:
     event = b"event: delta\r\nid: 7\r\ndata: old\r\ndata: older\r\n\r\n"
     assert with_data(event, b"new") == b"event: delta\nid: 7\ndata: new\n\n"
+
+
+# ---- whole events alone
+
+
+@given(st.text(alphabet="a:d\r\n ", max_size=60).map(str.encode), CUTS)
+def test_a_framer_passes_on_what_is_whole_and_nothing_else(data: bytes, cuts: list[int]) -> None:
+    framer = Framer()
+    seen = passed = b""
+    for piece in rechunk(data, cuts):
+        seen += piece
+        passed += framer.feed(piece)
+        whole, rest = split([seen])
+        assert passed.startswith(b"".join(whole))  # no whole event is held back
+        held = seen[len(passed) :]
+        assert seen.startswith(passed)
+        assert rest.endswith(held)
+        assert passed == b"" or passed.endswith((b"\n\n", b"\r\n\r\n"))
+    assert passed + framer.rest() == data
+    assert framer.rest() == b""
+
+
+@given(st.lists(events(), min_size=1, max_size=4).map(b"".join))
+def test_what_comes_whole_passes_as_the_object_that_it_is(whole: bytes) -> None:
+    assert Framer().feed(whole) is whole
+
+
+@given(st.lists(events(), max_size=4))
+def test_whole_events_are_split_into_themselves(whole: list[bytes]) -> None:
+    assert split_events(b"".join(whole)) == whole

@@ -1,0 +1,120 @@
+"""What fits into the context: limits of output, and prompts that leave no room. Pure."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from appliance.draft import Draft
+from appliance.errors import RequestError
+from appliance.openai import RelayRoute
+
+# What the template adds to a prompt: marks around each message, and how to call a tool.
+EXTRA_TOKENS = 512
+MARGIN = 1.5  # how much denser than the densest of late the next prompt may be
+LEAST_RATE = 1 / 3  # tokens per byte that are always allowed for: text and code have 0.2 to 0.3
+LEAST_BYTES = 8 * 1024  # of a prompt that tells anything: a short one is fields more than text
+_NAMES = {
+    "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),  # the first one rules
+    "/v1/completions": ("max_tokens",),
+    "/v1/responses": ("max_output_tokens",),
+    "/v1/messages": ("max_tokens",),
+}
+# Where a limit is left out, the engine fills in what is left; not so on the other two: one
+# must have it, the other takes 16.
+_OPTIONAL = frozenset(("/v1/chat/completions", "/v1/responses"))
+_COUNTED = frozenset(("/v1/chat/completions", "/v1/completions"))
+
+
+@dataclass(frozen=True)
+class Room:
+    """What was asked of a context of ``served`` tokens.
+
+    ``asked`` is the output's limit, 1 where there is none; ``name`` is the field that says so.
+    """
+
+    served: int
+    asked: int = 1
+    name: str = ""
+
+    def may_lack(self, prompt_tokens: int) -> bool:
+        """Tell whether a prompt of at most so many tokens may leave too little."""
+        return prompt_tokens + self.asked > self.served
+
+
+class Density:
+    """Tokens per byte: at most one, and as late prompts have shown, with a margin.
+
+    Too low a guess does no harm: the engine itself lowers a limit to what is left (0.32, 0.33),
+    and refuses a prompt that does not fit.
+    """
+
+    def __init__(self) -> None:
+        self._late: deque[float] = deque(maxlen=32)
+
+    def note(self, size: int, tokens: int) -> None:
+        """Learn from a prompt of ``size`` bytes that was counted."""
+        if size >= LEAST_BYTES:
+            self._late.append(tokens / size)
+
+    def most_tokens(self, size: int) -> int:
+        """Return how many tokens ``size`` bytes make at most."""
+        rate = max(LEAST_RATE, MARGIN * max(self._late)) if self._late else 1.0
+        return int(size * min(rate, 1.0)) + EXTRA_TOKENS
+
+
+def is_fitted(route: RelayRoute, draft: Draft) -> bool:
+    """Tell whether a request's limit is ours to fit: it generates, and truncates no prompt."""
+    cut = draft.value("truncation") if "truncation" in draft else "disabled"
+    return route.path in _NAMES and "truncate_prompt_tokens" not in draft and cut == "disabled"
+
+
+def is_counted(route: RelayRoute) -> bool:
+    """Tell whether the engine can count the prompt of such a request."""
+    return route.path in _COUNTED
+
+
+def without_large_limit(route: RelayRoute, draft: Draft, served: int) -> tuple[Room, bool]:
+    """Take a limit of at least half the context out of ``draft``; return what is asked then.
+
+    Also returned: whether it was. Who asks for that much wants no limit, and a client that does
+    not know the context asks for more than there is. Where a limit must stand, it becomes the
+    context.
+    """
+    names = _NAMES[route.path]
+    rules = next((name for name in names if draft.raw(name) not in (None, b"null")), None)
+    if rules is None:
+        return Room(served), False
+    asked = draft.value(rules)
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        return Room(served), False  # the engine's own error names it
+    if asked * 2 < served:
+        return Room(served, asked, rules), False
+    if route.path in _OPTIONAL:
+        for name in names:
+            draft.drop(name)
+        return Room(served), True
+    if asked > served:
+        draft.put_value(rules, served)
+    return Room(served, min(asked, served), rules), False
+
+
+def fit(room: Room, draft: Draft, prompt_tokens: int) -> bool:
+    """Lower the limit in ``draft`` to what a prompt of so many tokens leaves; tell whether it was.
+
+    The prompt must leave something.
+    """
+    left = room.served - prompt_tokens
+    if not room.name or room.asked <= left:
+        return False
+    draft.put_value(room.name, left)
+    return True
+
+
+def does_not_fit(route: RelayRoute, prompt_tokens: int, served: int) -> RequestError:
+    """Return the refusal of a prompt, in words at which agents compact their conversation."""
+    if route.is_anthropic:
+        what = f"prompt is too long: {prompt_tokens} tokens > {served} maximum"
+    else:
+        what = f"This model's maximum context length is {served} tokens"
+        what += f". However, your prompt has {prompt_tokens} tokens"
+    hint = "send less of the conversation, or raise APPLIANCE_MAX_MODEL_LEN"
+    return RequestError(400, "context_length_exceeded", what, hint)

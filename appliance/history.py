@@ -1,0 +1,243 @@
+"""What clients send back of a conversation, in the shapes that the engine's template reads. Pure.
+
+``look`` tells in one pass, without unpacking a text, whether there is anything to do; only then
+are the messages decoded and ``mend`` changes them. What has one meaning is written so that the
+engine takes it. What has none is refused, by its place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from appliance.errors import RequestError
+from appliance.media import MEDIA_TYPES
+from appliance.prompt import INSTRUCTION_ROLES
+
+_NULL, _ARRAY, _STRING = b"n"[0], b"["[0], b'"'[0]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a list of messages is like.
+
+    ``is_plain``: it can pass as it is. ``has_instructions``: a system or developer message is
+    among them; ``begins_with_them``: it is the first.
+    """
+
+    is_plain: bool
+    has_instructions: bool = False
+    begins_with_them: bool = False
+
+
+class _Part(Struct):
+    type: str | None = None
+    text: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+    output: Raw | UnsetType = UNSET
+    image_url: Raw | UnsetType = UNSET
+    audio_url: Raw | UnsetType = UNSET
+    video_url: Raw | UnsetType = UNSET
+    input_audio: Raw | UnsetType = UNSET
+    image_pil: Raw | UnsetType = UNSET
+    image_embeds: Raw | UnsetType = UNSET
+    audio_embeds: Raw | UnsetType = UNSET
+    video_embeds: Raw | UnsetType = UNSET
+    prompt_embeds: Raw | UnsetType = UNSET
+
+
+class _Function(Struct):
+    name: str
+    arguments: Raw
+
+
+class _Call(Struct):
+    id: str
+    type: str
+    function: _Function
+
+
+class _Message(Struct):
+    role: str
+    content: Raw | UnsetType = UNSET
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | UnsetType = UNSET
+
+
+_MESSAGES = msgspec.json.Decoder(list[_Message])
+_PARTS = msgspec.json.Decoder(list[_Part])
+_NOT_SO = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+ODD = Look(is_plain=False)
+
+
+def look(messages: Raw | bytes) -> Look:
+    """Return what the messages of a chat are like; they are a JSON text, known to be whole."""
+    try:
+        found = _MESSAGES.decode(messages)
+    except _NOT_SO:
+        return ODD
+    has = False
+    for message in found:
+        role, content = message.role, message.content
+        has = has or role in INSTRUCTION_ROLES
+        if not role:
+            return ODD
+        if message.tool_calls and not all(map(_is_plain_call, message.tool_calls)):
+            return ODD
+        if role == "tool" and not message.tool_call_id:
+            return ODD
+        if isinstance(content, Raw):
+            first = memoryview(content)[0]
+            if first == _STRING:
+                continue
+            if first == _NULL and role == "assistant":
+                continue
+            if first != _ARRAY or not are_plain_parts(content):
+                return ODD
+    return Look(True, has, bool(found) and found[0].role in INSTRUCTION_ROLES)
+
+
+def are_plain_parts(content: Raw | bytes, depth: int = 0) -> bool:
+    """Tell whether a list of parts, blocks or items holds text alone, each by its type.
+
+    What another route's parts hold in turn (a tool's result, an output) is looked into.
+    """
+    try:
+        parts = _PARTS.decode(content)
+    except _NOT_SO:
+        return False
+    return depth < 4 and all(_is_plain_part(part, depth) for part in parts)
+
+
+def _is_plain_part(part: _Part, depth: int) -> bool:
+    media = (part.image_url, part.audio_url, part.video_url, part.input_audio, part.image_pil)
+    embeds = (part.image_embeds, part.audio_embeds, part.video_embeds, part.prompt_embeds)
+    if part.type in MEDIA_TYPES or any(value is not UNSET for value in (*media, *embeds)):
+        return False
+    if part.type is None and part.text is not UNSET:
+        return False
+    for inner in (part.content, part.output):
+        if isinstance(inner, Raw):
+            first = memoryview(inner)[0]
+            if first == b"{"[0] or (first == _ARRAY and not are_plain_parts(inner, depth + 1)):
+                return False
+    return True
+
+
+def _is_plain_call(call: _Call) -> bool:
+    return bool(call.id) and memoryview(call.function.arguments)[0] == _STRING
+
+
+# ---- what is mended
+
+
+class Mended:
+    """Messages in the engine's shapes, and which ``kinds`` of change that took."""
+
+    def __init__(self, messages: list[Any]) -> None:
+        self.kinds: set[str] = set()
+        self._open: list[str] = []  # ids of calls that no result has answered, in order
+        self.messages = [self._message(m, f"messages[{n}]") for n, m in enumerate(messages)]
+
+    def _message(self, message: Any, where: str) -> Any:
+        if not isinstance(message, dict):
+            raise _refused(f"{where} is no object", 'send {"role": …, "content": …}')
+        role = message.get("role")
+        if not isinstance(role, str) or not role:
+            raise _refused(f"{where} has no role", "send system, user, assistant or tool")
+        changed = dict(message)
+        self._content(changed, role, where)
+        if role == "assistant":
+            self._calls(changed, where)
+        elif role == "tool":
+            self._result(changed)
+        return changed
+
+    def _content(self, message: dict[str, Any], role: str, where: str) -> None:
+        if "content" not in message:
+            return
+        content = message["content"]
+        if content is None:
+            if role != "assistant":
+                self._change("content", message, "content", "")
+        elif isinstance(content, dict):
+            self._change("content", message, "content", [content])
+        elif not isinstance(content, str | list):
+            shown = msgspec.json.encode(content)[:40].decode()
+            raise _refused(f"{where}.content is {shown}", "send a text, or a list of parts")
+        if isinstance(message["content"], list):
+            message["content"] = [
+                self._part(part, f"{where}.content[{n}]")
+                for n, part in enumerate(message["content"])
+            ]
+
+    def _part(self, part: Any, where: str) -> Any:
+        if isinstance(part, dict):
+            if part.get("type") is None and isinstance(part.get("text"), str):
+                self.kinds.add("content")
+                return {**part, "type": "text"}
+        elif not isinstance(part, str):
+            raise _refused(f"{where} is no part", 'send {"type": "text", "text": …}')
+        return part
+
+    def _calls(self, message: dict[str, Any], where: str) -> None:
+        calls = message.get("tool_calls")
+        if calls is None:
+            return
+        if not isinstance(calls, list):
+            raise _refused(f"{where}.tool_calls is no list", "send a list of calls")
+        message["tool_calls"] = [
+            self._call(call, f"{where}.tool_calls[{n}]") for n, call in enumerate(calls)
+        ]
+
+    def _call(self, call: Any, where: str) -> dict[str, Any]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise _refused(f"{where} names no function", 'send {"function": {"name": …}}')
+        changed, inner = dict(call), dict(function)
+        arguments = inner.get("arguments")
+        if not isinstance(arguments, str):
+            text = "{}" if arguments is None else msgspec.json.encode(arguments).decode()
+            self._change("arguments", inner, "arguments", text)
+        if changed.get("type") is None:
+            self._change("tool_type", changed, "type", "function")
+        self._id(changed, "id", where.replace("messages", "call").translate(_PLAIN))
+        changed["function"] = inner
+        self._open.append(changed["id"])
+        return changed
+
+    def _result(self, message: dict[str, Any]) -> None:
+        # A result without an id answers the oldest call that has none.
+        self._id(message, "tool_call_id", self._open[0] if self._open else "call_unknown")
+        if message["tool_call_id"] in self._open:
+            self._open.remove(message["tool_call_id"])
+
+    def _id(self, holder: dict[str, Any], name: str, instead: str) -> None:
+        value = holder.get(name)
+        if isinstance(value, str) and value:
+            return
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        self._change("tool_id", holder, name, str(value) if is_number else instead)
+
+    def _change(self, kind: str, holder: dict[str, Any], name: str, value: Any) -> None:
+        self.kinds.add(kind)
+        holder[name] = value
+
+
+_PLAIN = {ord(mark): "_" for mark in "[]."}
+
+
+def with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a message's ``reasoning_content``, which Kilo sends back, its newer name too.
+
+    The engine does that itself for a chat, but not for ``/tokenize``, whose count would be short.
+    """
+    if "reasoning_content" not in message:
+        return message
+    return {**message, "reasoning": message.get("reasoning") or message["reasoning_content"]}
+
+
+def _refused(what: str, hint: str) -> RequestError:
+    return RequestError(400, "invalid_messages", what, hint)

@@ -1,0 +1,227 @@
+"""One stream on its way to a client, driven by the engine's bytes as they come.
+
+What is done for a chunk is done in the event loop's callback: no task is woken for it and no
+timeout made. One timer looks after the whole stream. The contract-bound changes to its events
+are a chain of filters over whole events, in this order: the reasoning's alias, the seat of the
+path repair, and the keep-alives between them.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from starlette.types import Message, Send
+
+from appliance.connection import Reply
+from appliance.deadlines import Deadlines
+from appliance.exchange import Broken, Exchange
+from appliance.keepalive import keep_alive
+from appliance.metrics import Metrics
+from appliance.sse import Framer
+from appliance.wirereply import empty_chunk
+
+LAST_EVENTS = 3  # pieces kept of a stream's end: where its usage stands
+DONE = b"[DONE]\n\n"
+CHUNKED = ("/v1/chat/completions", "/v1/completions")  # whose streams are chunks with choices
+
+# Takes whole events; None says that the engine failed in them.
+Filter = Callable[[bytes], bytes | None]
+
+
+class Watch(Protocol):
+    """What may end a stream before the engine does."""
+
+    def feed(self, events: bytes) -> bytes | None:
+        """Take whole events. Return what to send in their place, and end; None to go on."""
+
+
+class Enough(Exception):
+    """A watch has ended the stream. Not an error."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """How streams are looked after; ``keepalive`` is the setting of that name."""
+
+    keepalive: str = "auto"
+    keepalive_s: float = 15.0
+    deadlines: Deadlines = Deadlines()  # noqa: RUF009  (frozen, and never changed)
+
+
+@dataclass
+class Traffic:
+    """What all streams count together: pieces from the engine, and clients that are waited for."""
+
+    chunks: int = 0
+    sending: int = 0
+
+
+class Stream:
+    """Passes one stream from the engine to the client."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        reply: Reply,
+        send: Send,
+        care: Care,
+        metrics: Metrics,
+        *,
+        began: float,
+        filters: Sequence[Filter],
+        watch: Watch | None,
+        traffic: Traffic,
+    ) -> None:
+        self._exchange = exchange
+        self._reply = reply
+        # a coroutine function, as every server's is: it is begun here without a task
+        self._send = cast(Callable[[Message], Coroutine[Any, Any, None]], send)
+        self._care = care
+        self._observe = metrics.chunk_gap_s.labels().observe
+        self._count_keepalive = metrics.keepalives.inc
+        self._began = began
+        self._filters = filters
+        self._watch = watch.feed if watch is not None else None
+        self._traffic = traffic
+        self._framer = Framer()
+        self._first = b""
+        self._last: deque[bytes] = deque(maxlen=LAST_EVENTS)
+        self._heard: float | None = None
+        self._spoke = time.monotonic()
+        self._sending: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> bytes:
+        """Pass the stream; return its last events. Raises Broken, or httpx.TransportError."""
+        self._arm(time.monotonic())
+        try:
+            await self._reply.push(self._take)
+        except Enough:
+            if self._sending is not None:  # a slow client gets its end too
+                await self._sending
+        else:
+            if rest := self._framer.rest():
+                await self._send({"type": "http.response.body", "body": rest, "more_body": True})
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._sending is not None:
+                self._sending.cancel()
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        return b"".join(self._last)
+
+    def _take(self, data: bytes) -> None:
+        """Take what came of the engine: pass on what is whole of it."""
+        self._traffic.chunks += 1
+        now = time.monotonic()
+        events = self._framer.feed(data)
+        if not events:
+            self._heard = now
+            return
+        for apply in self._filters:
+            passed = apply(events)
+            if passed is None:
+                self._reply.fail(Broken("the engine failed in mid-stream"))
+                return
+            events = passed
+        if self._first:
+            self._observe(now - self._spoke)
+        else:
+            self._begin(events, now)
+        self._heard = now
+        self._exchange.chunks += 1
+        self._last.append(events)
+        if self._watch is not None and (end := self._watch(events)) is not None:
+            self._pass(end, now)
+            self._reply.fail(Enough())
+            return
+        self._pass(events, now)
+
+    def _begin(self, events: bytes, now: float) -> None:
+        self._first = events
+        self._exchange.window = "stream"
+        self._exchange.ttft_s = now - self._exchange.arrived
+
+    def _pass(self, data: bytes, now: float) -> None:
+        """Send ``data`` at once; if the client is slow, hold the engine until it has taken it."""
+        self._exchange.bytes_out += len(data)
+        self._spoke = now
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
+        try:
+            awaited = sending.send(None)
+        except StopIteration:
+            return
+        self._reply.pause()
+        self._traffic.sending += 1
+        self._sending = asyncio.ensure_future(_finish(sending, awaited))
+        self._sending.add_done_callback(self._sent)
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        """Go on: the client has taken what it had to, or has left."""
+        self._traffic.sending -= 1
+        self._sending = None
+        if sending.cancelled():
+            return
+        if (cause := sending.exception()) is not None:
+            self._reply.fail(Broken(f"the client could not be reached: {type(cause).__name__}"))
+            return
+        self._spoke = self._heard = time.monotonic()  # the silence was not the engine's
+        self._reply.resume()
+
+    def _tick(self) -> None:
+        """Look at the clock: break off what takes too long, and speak in a silence."""
+        now = time.monotonic()
+        if self._sending is not None:
+            self._heard = now
+        deadlines, heard = self._care.deadlines, self._heard
+        if now >= deadlines.end(self._began, heard):
+            self._reply.fail(Broken(deadlines.why(self._began, heard, now)))
+            return
+        if now >= self._spoke + self._care.keepalive_s:
+            if self._sending is None and (data := self._keep_alive()):
+                self._count_keepalive()
+                self._pass(data, now)
+            self._spoke = now
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        end = self._care.deadlines.end(self._began, self._heard)
+        next_at = min(end, self._spoke + self._care.keepalive_s)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(next_at - now, 0.001), self._tick)
+
+    def _keep_alive(self) -> bytes:
+        """Return what to say in a silence, nothing where nothing may be said."""
+        style, route = self._care.keepalive, self._exchange.route
+        if style == "off" or (self._last and self._last[-1].endswith(DONE)):
+            return b""
+        if self._first and style != "comment" and route.path in CHUNKED:
+            return empty_chunk(self._first) or keep_alive(style=style)
+        return keep_alive(anthropic=route.is_anthropic, style=style)
+
+
+async def _finish(sending: Coroutine[Any, Any, None], awaited: Any) -> None:
+    """Finish what was begun outside of a task, and waits for ``awaited``."""
+    await _Begun(sending, awaited)
+
+
+class _Begun(Awaitable[None]):
+    def __init__(self, sending: Coroutine[Any, Any, None], awaited: Any) -> None:
+        self._sending = sending
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        awaited = self._awaited
+        try:
+            while True:
+                try:
+                    yield awaited
+                except BaseException as cause:
+                    awaited = self._sending.throw(cause)
+                else:
+                    awaited = self._sending.send(None)
+        except StopIteration:
+            return

@@ -1,0 +1,104 @@
+"""Requests on the wire: what is read of a body, and what we change in it. Pure.
+
+A body is checked to be one JSON object before anything else, each of its bytes once: ``parse_body``
+checks a whole one, ``conversation.go_on`` what is new in one whose beginning is known.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from appliance.draft import Draft, parsed
+from appliance.errors import (
+    RequestError,
+)
+from appliance.openai import NO_JSON, RelayRoute
+from appliance.prompt import PromptPolicy
+
+PIECE_BYTES = 256 * 1024
+
+
+def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return a request's top-level fields, their values unparsed.
+
+    Raises RequestError 400 when it is no JSON object.
+    """
+    for _ in check_text(body):
+        pass
+    return parse_fields(body)
+
+
+def check_text(body: bytes) -> Iterator[None]:
+    """Check that ``body`` is UTF-8, a piece at each step. Raises RequestError 400.
+
+    Unparsed values would pass with whatever bytes their strings hold.
+    """
+    if body.isascii():
+        return
+    start = 0
+    while start < len(body):
+        end = start + PIECE_BYTES
+        while end < len(body) and body[end] & 0xC0 == 0x80 and end > start:
+            end -= 1  # not within a character
+        try:
+            body[start:end].decode()
+        except UnicodeDecodeError as cause:
+            raise _no_json(str(cause)) from None
+        start = end
+        yield
+
+
+def parse_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the top-level fields of a body that is UTF-8. Raises RequestError 400."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        raise RequestError(
+            400, "invalid_json", "the body is JSON, but no object", 'send {"model": …, …}'
+        ) from None
+    except NO_JSON as cause:
+        raise _no_json(str(cause) or "it nests too deep") from None
+
+
+def _no_json(detail: str) -> RequestError:
+    return RequestError(
+        400, "invalid_json", f"the body is no JSON: {detail}", "send one JSON object"
+    )
+
+
+def check_model(draft: Draft, served: str) -> None:
+    """Refuse a model that is not served here. A request that names none gets the served one.
+
+    It is written into ``draft``: some of the engine's routes ask for it.
+    """
+    model = draft.value("model")
+    if model is None:
+        draft.put_value("model", served)
+        return
+    if not isinstance(model, str):
+        shown = (draft.raw("model") or b"")[:80].decode("utf-8", "replace")
+        raise RequestError(400, "invalid_type", f"model is {shown}, no text", f'send "{served}"')
+    if model != served:
+        raise RequestError(
+            404, "model_not_found", f"the model {model!r} is not served here", f'use "{served}"'
+        )
+
+
+def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """Return the parsed value of one field, None when it is absent. Raises RequestError 400."""
+    raw = fields.get(name)
+    return None if raw is None else parsed(raw, name)
+
+
+def fold_field(draft: Draft, route: RelayRoute, policy: PromptPolicy) -> None:
+    """Put the policy's text in the one field that this route keeps it in, where it is a field.
+
+    A value of a shape that we do not know passes as it is: the engine's own error names it.
+    """
+    if not policy.text or route.prompt in ("", "messages"):
+        return
+    value = draft.value(route.prompt)
+    folded = policy.fold_content(value)
+    if folded is not value:
+        draft.put_value(route.prompt, folded)

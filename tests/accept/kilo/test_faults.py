@@ -1,0 +1,127 @@
+"""What goes wrong under a task with the real Kilo Code, and how the task ends well all the same."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.accept.kilo.conftest import Begin
+from tests.accept.kilo.driver import Kilo
+from tests.accept.kilo.test_turns import DONE, PATH, TEXT, WRITES
+from tests.accept.stage import Stage
+from tests.fakes.script import Turn
+
+# Milliseconds between two reads of a stream, instead of Bun's own 300 s.
+PATIENCE = {"chunkTimeout": 5_000}
+OVERFLOW = (
+    "This model's maximum context length is 49152 tokens. However, your prompt contains at least "
+    "49153 input tokens, which exceeds this limit even without any output tokens."
+)
+
+
+def counted(stage: Stage, name: str) -> float:
+    """Return one of the appliance's counters, all its labels together."""
+    with stage.appliance.http() as http:
+        families = text_string_to_metric_families(http.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return sum(s.value for s in samples if s.name == f"appliance_{name}_total")
+
+
+def test_a_silence_longer_than_kilos_patience_ends_well(kilo: Kilo) -> None:
+    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options=PATIENCE)
+    before = counted(kilo.stage, "keepalives")
+    silent = Turn("A long prompt.", "Here I am.", faults={"silent_prefill": 12.0})
+    kilo.stage.script.play(silent)
+    told = patient.ask("Are you there?")
+    assert told.code == 0, told.stderr
+    assert told.text.strip() == "Here I am."
+    assert len(kilo.stage.script.noted()) == 1  # it never gave up and asked again
+    assert counted(kilo.stage, "keepalives") - before >= 8
+
+
+@pytest.mark.parametrize("after", [3, 9], ids=["in thought", "in the call"])
+def test_a_silence_in_mid_stream_ends_well(kilo: Kilo, after: int) -> None:
+    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options=PATIENCE)
+    faults = {"stall_after": after, "stall_s": 12.0}
+    kilo.stage.script.play(Turn(WRITES.reasoning, "", WRITES.calls, faults=faults), DONE)
+    told = patient.ask("Write it.")
+    assert told.code == 0, told.stderr
+    assert (kilo.workspace / PATH).read_text() == TEXT
+    assert len(kilo.stage.script.noted()) == 2
+
+
+def test_an_engine_that_starts_late_is_waited_for(
+    kilo_binary: Path, begin: Begin, tmp_path: Path
+) -> None:
+    stage = begin("--ready-after", "45", ready=False, start_timeout_s=120, admit_wait_s=120)
+    stage.appliance.until("starting")
+    stage.script.play(WRITES, DONE)
+    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo", options=PATIENCE)
+    told = kilo.ask("Write it.")
+    assert told.code == 0, told.stderr
+    assert (kilo.workspace / PATH).read_text() == TEXT
+    assert len(stage.script.noted()) == 2
+    assert counted(stage, "keepalives") >= 1
+
+
+def test_a_503_in_mid_task_is_retried(kilo: Kilo) -> None:
+    kilo.stage.script.play(WRITES, Turn(status=503), DONE)
+    told = kilo.ask("Write it.")
+    assert told.code == 0, told.stderr
+    assert told.text.strip() == DONE.content
+    assert (kilo.workspace / PATH).read_text() == TEXT
+    assert len(kilo.stage.script.noted()) == 3
+
+
+@pytest.mark.parametrize("after", [3, 9, 14], ids=["in thought", "in the call", "near its end"])
+def test_a_drop_in_mid_stream_is_retried(kilo: Kilo, after: int) -> None:
+    torn = Turn(WRITES.reasoning, "", WRITES.calls, faults={"tear_after": after})
+    kilo.stage.script.play(torn, WRITES, DONE)
+    told = kilo.ask("Write it.")
+    assert told.code == 0, told.stderr
+    assert told.text.strip() == DONE.content
+    assert told.tools == [("write", "completed")]  # the torn call never ran
+    assert (kilo.workspace / PATH).read_text() == TEXT
+    assert kilo.stage.script.left() == 0
+
+
+def test_an_engine_that_dies_in_mid_stream_is_replaced_and_the_task_goes_on(
+    kilo_binary: Path, begin: Begin, tmp_path: Path
+) -> None:
+    stage = begin("--ready-after", "5", restart_backoff_s=0.5, admit_wait_s=120)
+    dies = Turn("I die.", "never", exit_code=1, exit_after=0.5, faults={"chunk_delay": 0.2})
+    stage.script.play(WRITES, dies, DONE)
+    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
+    told = kilo.ask("Write it.")
+    assert told.code == 0, told.stderr
+    assert told.text.strip() == DONE.content
+    assert stage.script.left() == 0
+    assert stage.appliance.status()["spawn"] == 2
+
+
+def test_a_context_overflow_that_the_appliance_sees_compacts_and_goes_on(
+    kilo_binary: Path, begin: Begin, tmp_path: Path
+) -> None:
+    # No limits: so Kilo asks for 32,000 tokens of output and never compacts by itself.
+    stage = begin(max_model_len=16_384)
+    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo", limit={})
+    kilo.prepare()
+    (kilo.workspace / "big.txt").write_text("plenty of words in a row\n" * 1000)
+    reads = Turn("I read it.", "", (("read", {"filePath": "big.txt"}),))
+    stage.script.play(reads, DONE)
+    told = kilo.ask("Read big.txt")
+    assert told.text.strip().endswith(DONE.content), (told.events, told.stderr)
+    kinds = [note["kind"] for note in stage.script.noted()]
+    assert kinds[0] == "turn"
+    assert kinds.count("compaction") == 1
+    assert kinds[-1] == "turn"
+    assert counted(stage, "context_refusals") >= 1
+    assert counted(stage, "clamps") >= 2  # of each 32,000 that went on
+
+
+def test_a_context_overflow_that_the_engine_sees_compacts_and_goes_on(kilo: Kilo) -> None:
+    kilo.stage.script.play(WRITES, Turn(status=400, message=OVERFLOW), DONE)
+    told = kilo.ask("Write it.")
+    assert told.text.strip().endswith(DONE.content), (told.events, told.stderr)
+    assert "compaction" in [note["kind"] for note in kilo.stage.script.noted()]
+    assert kilo.stage.script.left() == 0
