@@ -43,7 +43,7 @@ class Box:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=800,
         )
 
 
