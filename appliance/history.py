@@ -62,7 +62,7 @@ class _Call(Struct):
 class _Message(Struct):
     role: str
     content: Raw | UnsetType = UNSET
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_Call] | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
 
 
@@ -183,8 +183,12 @@ class Mended:
         return part
 
     def _calls(self, message: dict[str, Any], where: str) -> None:
-        calls = message.get("tool_calls")
-        if calls is None:
+        if "tool_calls" not in message:
+            return
+        calls = message["tool_calls"]
+        if calls is None:  # the engine refuses it beside a content that is null too
+            self.kinds.add("tool_calls")
+            del message["tool_calls"]
             return
         if not isinstance(calls, list):
             raise _refused(f"{where}.tool_calls is no list", "send a list of calls")

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -68,6 +69,27 @@ _BEYOND_PLAIN = frozenset({"exc_info", "exception", "stack", "stack_info", "logg
 _ASKS_FOR_QUOTES = re.compile(r"""[ \t=\r\n"']""")
 
 
+class Stamp:
+    """Adds the time in UTC, in ISO 8601; what stands before the dot is made once a second."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._second = -1
+        self._text = ""
+
+    def __call__(
+        self, _logger: Any, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        """Add ``timestamp`` to an event."""
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        event["timestamp"] = f"{self._text}.{int((now - second) * 1e6):06d}Z"
+        return event
+
+
 class PlainRenderer:
     """What ConsoleRenderer says without colours, for a thirtieth of its cost.
 
@@ -109,7 +131,7 @@ def configure(log_format: str, file: TextIO = sys.stderr) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            Stamp(time.time),
             _TRACEBACKS if log_format == "json" else _keep,
             renderer,
         ],

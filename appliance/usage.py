@@ -27,6 +27,8 @@ def find_usage(reply: bytes) -> Usage | None:
     Of a number that is told more than once, the last counts. Text that only speaks of usage is
     no match: within a string its quotes are escaped.
     """
+    if reply.find(b'"usage"') < 0:
+        return None
     counts: dict[bytes, int] = {}
     for start in _START.finditer(reply):
         end = _end_of_object(reply, start.end())

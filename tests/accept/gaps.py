@@ -1,5 +1,7 @@
 """An answer with two gaps, one before its first event and one in the middle, and what it says."""
 
+from typing import Any
+
 from tests.fakes.script import Turn
 
 GAP_S = 1.0  # five keep-alives of the stage
@@ -14,3 +16,8 @@ def gappy(*, calls: bool = False) -> Turn:
     """Return the answer: silent for GAP_S before its first event, and again after the eighth."""
     faults = {"silent_prefill": GAP_S, "stall_after": 8, "stall_s": GAP_S}
     return Turn(REASONING, CONTENT, (CALL,) if calls else (), faults=faults)
+
+
+def said(message: dict[str, Any]) -> object:
+    """Return an old turn's thought as the engine reads it, which takes either name in a chat."""
+    return message.get("reasoning") or message.get("reasoning_content")

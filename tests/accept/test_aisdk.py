@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.accept.gaps import CALL, CONTENT, QUESTION, REASONING, gappy
+from tests.accept.gaps import CALL, CONTENT, QUESTION, REASONING, gappy, said
 from tests.accept.stage import Stage
 from tests.engines import MODEL, ROOT
 from tests.fakes.script import Turn
@@ -75,7 +75,7 @@ def test_the_tools_result_and_the_thoughts_reach_the_engine(
     answer = ask(modules, gappy_stage, steps=2)
     assert answer["text"] == CONTENT
     *_, assistant, result = gappy_stage.script.noted()[-1]["body"]["messages"]
-    assert assistant["reasoning"] == REASONING  # the name that the template reads
+    assert said(assistant) == REASONING
     assert json.loads(assistant["tool_calls"][0]["function"]["arguments"]) == CALL[1]
     assert result["role"] == "tool"
     assert result["tool_call_id"] == assistant["tool_calls"][0]["id"]

@@ -125,8 +125,9 @@ def test_each_request_is_counted_by_its_outcome(
         ("appliance_ttft_seconds_count", {"route": CHAT}, int("model" not in body)),
     ):
         assert metric(after, name, **labels) - metric(before, name, **labels) == more, name
-    gaps = "appliance_inter_chunk_seconds_count"
-    assert (metric(after, gaps) > metric(before, gaps)) is (outcome == "ok")
+    if outcome != "ok":  # a short answer may come in one piece
+        gaps = "appliance_inter_chunk_seconds_count"
+        assert metric(after, gaps) == metric(before, gaps)
 
 
 async def test_the_plan_stands_beside_what_the_engine_took(start: StartAppliance) -> None:

@@ -13,7 +13,7 @@ from appliance.deadlines import Deadlines
 from appliance.exchange import Exchange
 from appliance.stream import Care
 from tests.appliances import CHAT
-from tests.component.test_engine_replies import DONE, PIECE, SSE, chunked, plain
+from tests.component.test_engine_replies import DONE, SSE, plain
 from tests.relays import ANSWER, COMMENT, KEEP_ALIVES, MESSAGES, PING, Box, Mortal, front
 
 OPENING = (
@@ -300,38 +300,6 @@ async def test_a_client_that_leaves_while_it_does_not_read_frees_the_engine() ->
         await box.runs(0)
         assert box.relay.sending == 0
         assert box.count("hang_ups", window="stream") == 1
-
-
-# ---- tokens
-
-
-async def test_tokens_are_counted_from_a_streams_last_events_and_from_whole_replies() -> None:
-    usage = (
-        b'"usage":{"prompt_tokens":7,"completion_tokens":3,'
-        b'"prompt_tokens_details":{"cached_tokens":4}}'
-    )
-    async with front() as box:
-        box.gate.open()
-        told = b'data: {"choices":[],' + usage + b"}\n\n"
-        box.engine.reply = chunked(PIECE, PIECE, told, DONE)
-        assert (await box.stream()).ended_well
-        box.engine.reply = plain("200 OK", b'{"choices":[],' + usage + b"}")
-        assert (await box.whole()).status_code == 200
-        counted = {kind: box.count("tokens", kind=kind) for kind in ("prompt", "completion")}
-        assert counted == {"prompt": 14, "completion": 6}
-        assert box.count("tokens", kind="cached") == 8
-
-
-async def test_each_request_is_counted_by_its_route_and_status_and_its_bytes() -> None:
-    async with front() as box:
-        box.gate.open()
-        said = [(await box.stream()).body]
-        box.engine.reply = plain("400 Bad Request", b'{"error":{"message":"m"}}')
-        said.append((await box.whole()).content)
-        assert box.count("responses", route=CHAT, code="200") == 1
-        assert box.count("responses", route=CHAT, code="400") == 1
-        assert box.count("response_body_bytes") == sum(map(len, said))
-        assert box.count("request_body_bytes") > 0
 
 
 # ---- a watch that ends a stream

@@ -153,6 +153,13 @@ class ScriptedProcess(Process):
         engine.script, engine.chars_per_token = Script(mine.script), mine.chars_per_token
         engine.asides, engine.repeat = mine.asides, mine.repeat
         self.engine = engine
+        self.ready_when: Path | None = mine.ready_when
+
+    async def run(self) -> None:
+        """Load until the file is there, then as the fake engine."""
+        while self.ready_when is not None and not self.ready_when.exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # the file is another process's
+        await super().run()
 
 
 def main() -> None:
@@ -162,6 +169,7 @@ def main() -> None:
     parser.add_argument("--asides", action="store_true")
     parser.add_argument("--repeat", action="store_true")
     parser.add_argument("--chars-per-token", type=float, default=CHARS_PER_TOKEN, metavar="N")
+    parser.add_argument("--ready-when", type=Path, metavar="FILE", help="it loads until then")
     mine, rest = parser.parse_known_args()
     asyncio.run(ScriptedProcess(parse(rest), mine).run())
 

@@ -40,11 +40,20 @@ PLAIN: list[list[Any]] = [
     [USER, said(call()), result()],
     [USER, said(call(), call(id="c2")), result(), result(tool_call_id="c2")],
     [USER, said(call()), result(content=[{"type": "text", "text": "a"}])],
-    [USER, {"role": "assistant", "content": None, "tool_calls": None}],
+    [USER, {"role": "assistant", "content": None}],
     [USER, {"role": "assistant", "content": "x", "tool_calls": []}],
     [USER, {"role": "assistant", "content": "x", "reasoning_content": "why"}],
     [{"role": "function", "name": "f", "content": "x"}],
 ]
+
+
+def test_calls_that_are_null_are_left_out() -> None:
+    silent = {"role": "assistant", "content": None}
+    messages = [USER, {**silent, "tool_calls": None}]
+    assert not look(json.dumps(messages).encode()).is_plain
+    mended = Mended(messages)
+    assert mended.messages == [USER, silent]
+    assert mended.kinds == {"tool_calls"}
 
 
 @pytest.mark.parametrize("messages", PLAIN)

@@ -4,13 +4,14 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.logs import EngineLog, LogLine, PlainRenderer, configure
+from appliance.logs import EngineLog, LogLine, PlainRenderer, Stamp, configure
 
 
 def filled(*texts: str, capacity: int = 2000) -> EngineLog:
@@ -141,6 +142,15 @@ def test_the_console_reads_in_one_line_without_colours_into_a_file(own_log: io.S
     assert "engine.transition" in line
     assert "to=failed what='two words'" in line
     assert "\x1b" not in line
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=1, max_size=5))
+def test_a_stamp_is_the_time_of_its_event(moments: list[float]) -> None:
+    stamp = Stamp(iter(moments).__next__)
+    for moment in moments:
+        told = datetime.fromisoformat(stamp(None, "info", {})["timestamp"])
+        assert abs(told.timestamp() - moment) < 2e-6
+        assert told.utcoffset() == timedelta(0)
 
 
 KEYS = st.text("abcdez_", min_size=1, max_size=6)

@@ -77,6 +77,7 @@ class Kilo:
     folder: Path
     options: Mapping[str, object] = field(default_factory=dict)
     limit: Mapping[str, int] | None = None  # None: the preset's; empty: no limits
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def workspace(self) -> Path:
@@ -105,6 +106,7 @@ class Kilo:
         return {
             **kept,
             **QUIET,
+            **self.variables,
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_DATA_HOME": str(home / "data"),

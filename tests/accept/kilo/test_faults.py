@@ -1,5 +1,6 @@
 """What goes wrong under a task with the real Kilo Code, and how the task ends well all the same."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,9 @@ from tests.accept.kilo.conftest import Begin
 from tests.accept.kilo.driver import Kilo
 from tests.accept.kilo.test_turns import DONE, PATH, TEXT, WRITES
 from tests.accept.stage import Stage
+from tests.engines import wait_until
 from tests.fakes.script import Turn
 
-# Milliseconds between two reads of a stream, instead of Bun's own 300 s.
-PATIENCE = {"chunkTimeout": 5_000}
 OVERFLOW = (
     "This model's maximum context length is 49152 tokens. However, your prompt contains at least "
     "49153 input tokens, which exceeds this limit even without any output tokens."
@@ -27,41 +27,46 @@ def counted(stage: Stage, name: str) -> float:
     return sum(s.value for s in samples if s.name == f"appliance_{name}_total")
 
 
-def test_a_silence_longer_than_kilos_patience_ends_well(kilo: Kilo) -> None:
-    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options=PATIENCE)
+def test_keep_alives_before_the_first_event_are_nothing_to_kilo(kilo: Kilo) -> None:
+    # Its patience of 300 s has no shorter setting that counts bytes: test_long_waits.py takes it.
     before = counted(kilo.stage, "keepalives")
-    silent = Turn("A long prompt.", "Here I am.", faults={"silent_prefill": 12.0})
-    kilo.stage.script.play(silent)
-    told = patient.ask("Are you there?")
+    kilo.stage.script.play(Turn("Long.", "Here I am.", faults={"silent_prefill": 12.0}))
+    told = kilo.ask("Are you there?")
     assert told.code == 0, told.stderr
     assert told.text.strip() == "Here I am."
-    assert len(kilo.stage.script.noted()) == 1  # it never gave up and asked again
+    assert len(kilo.stage.script.noted()) == 1
     assert counted(kilo.stage, "keepalives") - before >= 8
 
 
 @pytest.mark.parametrize("after", [3, 9], ids=["in thought", "in the call"])
-def test_a_silence_in_mid_stream_ends_well(kilo: Kilo, after: int) -> None:
-    patient = Kilo(kilo.binary, kilo.stage, kilo.folder, options=PATIENCE)
+def test_keep_alives_in_mid_stream_are_nothing_to_kilo(kilo: Kilo, after: int) -> None:
+    before = counted(kilo.stage, "keepalives")
     faults = {"stall_after": after, "stall_s": 12.0}
     kilo.stage.script.play(Turn(WRITES.reasoning, "", WRITES.calls, faults=faults), DONE)
-    told = patient.ask("Write it.")
+    told = kilo.ask("Write it.")
     assert told.code == 0, told.stderr
+    assert told.reasoning.strip().startswith(WRITES.reasoning)
     assert (kilo.workspace / PATH).read_text() == TEXT
     assert len(kilo.stage.script.noted()) == 2
+    assert counted(kilo.stage, "keepalives") - before >= 8
 
 
 def test_an_engine_that_starts_late_is_waited_for(
     kilo_binary: Path, begin: Begin, tmp_path: Path
 ) -> None:
-    stage = begin("--ready-after", "45", ready=False, start_timeout_s=120, admit_wait_s=120)
+    go = tmp_path / "go"
+    stage = begin("--ready-when", str(go), ready=False, start_timeout_s=300, admit_wait_s=300)
     stage.appliance.until("starting")
     stage.script.play(WRITES, DONE)
-    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo", options=PATIENCE)
-    told = kilo.ask("Write it.")
+    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(kilo.ask, "Write it.")
+        wait_until(lambda: counted(stage, "keepalives") >= 8, 180, "Kilo to wait")
+        go.touch()
+        told = asked.result()
     assert told.code == 0, told.stderr
     assert (kilo.workspace / PATH).read_text() == TEXT
     assert len(stage.script.noted()) == 2
-    assert counted(stage, "keepalives") >= 1
 
 
 def test_a_503_in_mid_task_is_retried(kilo: Kilo) -> None:

@@ -12,6 +12,7 @@ GUARDED = "appliance+guard"
 PEERS = (NGINX, ROUTER, LITELLM)
 ALL = (DIRECT, NGINX, ROUTER, LITELLM, OURS)
 SLOW = 20  # LiteLLM costs so much, and who misses an abort waits so long, that less must do
+SLOW_WARM = 6
 TRIES = 3
 KINDS = ("content", "reasoning")
 WINDOWS = (("stream", "2k"), ("head", "2k"), ("silent", "2k"), ("silent", "300k"))
@@ -43,6 +44,7 @@ class Spec:
         if self.work and slow:
             given = int(self.run.options[self.work])
             more[self.work] = max(given // SLOW, self.least)
+            more["warm"] = min(int(self.run.options.get("warm", SLOW_WARM)), SLOW_WARM)
         return self.run.line(**more)
 
 
