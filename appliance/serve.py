@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
 import socket
@@ -16,34 +15,27 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from appliance.admission import Gate
-from appliance.allocator import keep_large_blocks
+from appliance.allocator import Trimmer, keep_large_blocks
 from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
-from appliance.bodies import Bodies
 from appliance.clientkeys import KeyFile
 from appliance.control import Control, is_admitting
-from appliance.deadlines import Deadlines
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
 from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, SettingsError
-from appliance.exchange import Exchange
 from appliance.fieldtypes import is_loopback
+from appliance.gateway import build_relay
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
 from appliance.hostmetrics import HostMetrics
-from appliance.keepalive import Waits
 from appliance.keys import Keys, ensure_key
 from appliance.lan import in_container, lan_addresses, lan_urls
 from appliance.launch import Extras
 from appliance.lifecycle import EngineState
-from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
-from appliance.reply import Replies
-from appliance.runaway import RunawayPolicy, RunawayWatch
 from appliance.settings import Settings
-from appliance.stream import Care
 from appliance.supervisor import Supervisor
 from appliance.tree import become_subreaper
 
@@ -127,7 +119,7 @@ async def _serve(
     become_subreaper()
     if isinstance(engine, Supervisor):
         engine.traffic = lambda: traffic(gate, relay)
-    gate.on_idle = engine.idled
+    gate.on_idle = _rest(engine, gate)
     engine.listen(lambda snapshot: follow(gate, snapshot, engine))
     build = engine_facts(settings.engine_command) if settings.engine == "spawn" else None
     control = Control(engine, gate, settings, incidents, build)
@@ -143,52 +135,14 @@ async def _serve(
         return await _Session(running, app, listener, state.socket, hook, control.end).run()
 
 
-def build_relay(
-    settings: Settings, engine: Engine, gate: Gate, policy: PromptPolicy, metrics: Metrics
-) -> Relay:
-    """Return the relay in front of an engine."""
-    bodies = Bodies(
-        policy,
-        metrics,
-        served_model=settings.served_model_name,
-        max_body_bytes=settings.max_body_bytes,
-        media=MediaPolicy(settings.media_input, frozenset(map(str.lower, settings.media_hosts))),
-        fit_output=settings.fit_output,
-    )
-    waits = Waits(
-        settings.queue_timeout_s,
-        settings.admit_wait_s,
-        settings.whole_wait_s,
-        math.inf if settings.keepalive == "off" else settings.head_after_s,
-        settings.keepalive_s,
-        settings.keepalive,
-    )
-    return Relay(
-        engine,
-        gate,
-        bodies,
-        Replies(metrics, _care(settings), _watch(settings, metrics)),
-        waits,
-        metrics,
-        expected_s=engine.expected_s,
-        on_keepalive=metrics.keepalives.inc,
-    )
+def _rest(engine: Engine, gate: Gate) -> Callable[[], None]:
+    trimmer = Trimmer(lambda: gate.running == 0)
 
+    def rest() -> None:
+        engine.idled()
+        trimmer.rest()
 
-def _care(settings: Settings) -> Care:
-    deadlines = Deadlines(
-        settings.first_byte_timeout_s, settings.idle_timeout_s, settings.total_timeout_s
-    )
-    return Care(settings.keepalive, settings.keepalive_s, deadlines)
-
-
-def _watch(settings: Settings, metrics: Metrics) -> Callable[[Exchange], RunawayWatch | None]:
-    policy = RunawayPolicy(settings.runaway_repeats, settings.thinking_budget)
-
-    def count(kind: str) -> None:
-        metrics.runaways.labels(kind).inc()
-
-    return lambda exchange: policy.watch(exchange.route.path, count)
+    return rest
 
 
 def traffic(gate: Gate, relay: Relay) -> Traffic:

@@ -36,8 +36,8 @@ COMMENT = b": keep-alive\n\n"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 KEEP_ALIVES = {CHAT: COMMENT, "/v1/completions": COMMENT, "/v1/responses": COMMENT, MESSAGES: PING}
 ANSWER = chunked(PIECE, DONE)
-SOON = {"head_after_s": 0.05, "keepalive_s": 0.02}
-NEVER = {"head_after_s": 600.0, "keepalive_s": 600.0}
+SOON: dict[str, Any] = {"head_after_s": 0.05, "keepalive_s": 0.02}
+NEVER: dict[str, Any] = {"head_after_s": 600.0, "keepalive_s": 600.0}
 
 
 @dataclass

@@ -13,11 +13,11 @@ from appliance.app import Parts, build_app
 from appliance.assembly import build_engine
 from appliance.control import Control
 from appliance.door import RELAYED, methods_of
+from appliance.gateway import build_relay
 from appliance.host import StateFolder, find_extras
 from appliance.keys import Keys
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
-from appliance.serve import build_relay
 from appliance.settings import load_settings
 from tests.appliances import CONTROL, WEB, ApplianceProcess, environment, web
 

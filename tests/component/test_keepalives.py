@@ -4,6 +4,7 @@ The gate is the test's own, so that each moment of a start, a stop or a death ca
 """
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -220,7 +221,7 @@ def fallen(box: Box, how: str) -> None:
 @pytest.mark.parametrize("how", ["refused", "reset"])
 @pytest.mark.parametrize("waits", [SOON, NEVER], ids=["heard", "unheard"])
 async def test_a_stream_whose_engine_dies_before_its_head_waits_for_the_next(
-    how: str, waits: dict[str, float]
+    how: str, waits: dict[str, Any]
 ) -> None:
     async with front(**waits) as box:
         fallen(box, how)
@@ -255,7 +256,7 @@ async def test_who_went_back_passes_before_who_came_later() -> None:
 
 
 @pytest.mark.parametrize(("waits", "status"), [(SOON, 200), (NEVER, 502)])
-async def test_a_stream_goes_back_no_more_than_once(waits: dict[str, float], status: int) -> None:
+async def test_a_stream_goes_back_no_more_than_once(waits: dict[str, Any], status: int) -> None:
     async with front(**waits) as box:
         fallen(box, "refused")
         asked = box.stream()
@@ -351,7 +352,7 @@ async def test_a_whole_reply_that_an_engine_comes_for_is_given() -> None:
 
 
 @pytest.mark.parametrize("waits", [SOON, NEVER], ids=["after the head", "before the head"])
-async def test_a_client_that_leaves_the_queue_frees_its_turn(waits: dict[str, float]) -> None:
+async def test_a_client_that_leaves_the_queue_frees_its_turn(waits: dict[str, Any]) -> None:
     async with front(Gate(1, 1), **waits) as box:
         asked = box.stream()
         await box.waits(1)

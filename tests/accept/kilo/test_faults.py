@@ -78,9 +78,14 @@ def test_a_503_in_mid_task_is_retried(kilo: Kilo) -> None:
     assert len(kilo.stage.script.noted()) == 3
 
 
-@pytest.mark.parametrize("after", [3, 9, 14], ids=["in thought", "in the call", "near its end"])
-def test_a_drop_in_mid_stream_is_retried(kilo: Kilo, after: int) -> None:
-    torn = Turn(WRITES.reasoning, "", WRITES.calls, faults={"tear_after": after})
+UNSAID = Turn("", "", WRITES.calls, faults={"tear_after": 1, "chunk_delay": 0.3})
+IN_A_CALL = Turn("", "", WRITES.calls, faults={"tear_after": 6, "chunk_delay": 0.3})
+IN_THOUGHT = Turn("I have begun to think.", "", faults={"tear_after": 4, "chunk_delay": 0.3})
+IN_TEXT = Turn("", "I have begun to talk.", faults={"tear_after": 4, "chunk_delay": 0.3})
+
+
+@pytest.mark.parametrize("torn", [UNSAID, IN_A_CALL], ids=["before a word", "in a call"])
+def test_a_drop_of_which_kilo_has_shown_nothing_is_retried(kilo: Kilo, torn: Turn) -> None:
     kilo.stage.script.play(torn, WRITES, DONE)
     told = kilo.ask("Write it.")
     assert told.code == 0, told.stderr
@@ -90,11 +95,28 @@ def test_a_drop_in_mid_stream_is_retried(kilo: Kilo, after: int) -> None:
     assert kilo.stage.script.left() == 0
 
 
-def test_an_engine_that_dies_in_mid_stream_is_replaced_and_the_task_goes_on(
+@pytest.mark.parametrize("torn", [IN_THOUGHT, IN_TEXT], ids=["in thought", "in text"])
+def test_a_drop_of_which_kilo_has_shown_some_ends_the_turn_and_the_next_goes_on(
+    kilo: Kilo, torn: Turn
+) -> None:
+    # Kilo 7.7.9 tries nothing again of which it has shown a thought or a word.
+    kilo.stage.script.play(torn, WRITES, DONE)
+    told = kilo.ask("Write it.")
+    assert told.code == 1
+    (error,) = told.parts("error")
+    assert error["error"]["data"]["isRetryable"] is True
+    assert kilo.stage.script.left() == 2
+    told = kilo.ask("Go on.", resume=True)
+    assert told.code == 0, told.stderr
+    assert told.text.strip() == DONE.content
+    assert (kilo.workspace / PATH).read_text() == TEXT
+
+
+def test_an_engine_that_dies_before_a_word_is_replaced_and_the_task_goes_on(
     kilo_binary: Path, begin: Begin, tmp_path: Path
 ) -> None:
     stage = begin("--ready-after", "5", restart_backoff_s=0.5, admit_wait_s=120)
-    dies = Turn("I die.", "never", exit_code=1, exit_after=0.5, faults={"chunk_delay": 0.2})
+    dies = Turn("I die.", "never", exit_code=1, exit_after=0.5, faults={"silent_prefill": 9.0})
     stage.script.play(WRITES, dies, DONE)
     kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
     told = kilo.ask("Write it.")
