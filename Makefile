@@ -10,7 +10,8 @@ DEMO_FLAGS := $(if $(ONCE),--once) $(if $(PORT),--port $(PORT)) \
 WORKERS := -n 2
 SHELL_FILES := $(shell git ls-files '*.sh' .ci/run tests/engine_source/stubs/bin \
 	tests/engine_source/stubs/cuda/bin/nvcc)
-APART := --ignore tests/fault --ignore tests/kernel --ignore tests/container --ignore tests/helper
+APART := --ignore tests/fault --ignore tests/kernel --ignore tests/container --ignore tests/helper \
+	--ignore tests/accept --ignore tests/gateway
 
 .PHONY: help
 help: ## print this help
@@ -67,9 +68,9 @@ lock: .venv/.dev ## write the lock files anew
 clean: ## remove the environments, the demo and all caches
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# ---- the container path, the helper that makes room in memory
+# ---- the container path, the helper that makes room in memory, the gateway, benchmarks
 
-include docker/container.mk tests/helper/helper.mk
+include docker/container.mk tests/helper/helper.mk tests/gateway/gateway.mk tests/bench/bench.mk
 
 # ---- environments
 

@@ -1,0 +1,8 @@
+# What clients meet at the gateway, for the Makefile at the top.
+
+.PHONY: test-gateway accept-kilo
+test-gateway: .venv/.dev ## the gateway under real clients, fuzz, bad keys, a minute of everyday life
+	$(BIN)/python -m pytest tests/accept tests/gateway --ignore tests/accept/kilo -m "not long"
+
+accept-kilo: .venv/.dev ## Kilo Code's own command line against the appliance, over a scripted engine
+	$(BIN)/python -m pytest tests/accept/kilo -m "not long"
