@@ -20,7 +20,7 @@ from appliance.connection import Connection, Reply
 IDLE_S = 4.0
 # A kept connection that ends this soon under a request was being closed as we wrote; one that
 # ends later had an engine that took the request, and may have died of it.
-CROSSED_S = 1.0
+CROSSED_S = 0.1
 
 
 class Pool:
