@@ -54,7 +54,7 @@ greet() {
     fi
     echo "serving at $scheme://${address:-ADDRESS-OF-THIS-BOX}:${port:-9000}/v1"
     echo "the key:  docker compose --profile $box exec $box appliance key"
-    echo "Kilo:     docker compose --profile $box exec $box appliance key --kilo"
+    echo "Kilo:     docker compose --profile $box exec $box appliance kilo"
 }
 
 up() {

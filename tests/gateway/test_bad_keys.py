@@ -30,7 +30,7 @@ def percentile(lengths: list[float], share: float) -> float:
 
 
 def test_a_good_request_is_not_delayed_by_ten_thousand_bad_keys(run: RunAppliance) -> None:
-    box = run()
+    box = run(failed_key_delay_s=DELAY_S)
     box.until("ready")
     with box.http() as http:
         ask(http)
