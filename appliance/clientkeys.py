@@ -140,7 +140,7 @@ class KeyFile:
         self._path = path
         self._clock = clock
         self._looked = clock()
-        self._seen = _signature(path)
+        self._seen = self._told = _signature(path)
         self._keys = read_keys(path)
 
     def current(self) -> tuple[ClientKey, ...]:
@@ -155,12 +155,17 @@ class KeyFile:
         signature = _signature(self._path)
         if signature == self._seen:
             return
-        self._seen = signature
         try:
             self._keys = read_keys(self._path)
         except HostError as error:
-            log.error("keys.unusable", what=error.what, next=error.hint, kept=len(self._keys))
+            # What could not be read is looked at again: it may hold a key's end.
+            if not isinstance(error.__cause__, OSError):
+                self._seen = signature
+            if signature != self._told:
+                log.error("keys.unusable", what=error.what, next=error.hint, kept=len(self._keys))
+            self._told = signature
             return
+        self._seen = signature
         log.info("keys.read", names=[key.name for key in self._keys])
 
 
@@ -171,7 +176,7 @@ def read_keys(path: Path) -> tuple[ClientKey, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, UnicodeDecodeError) as cause:
-        raise _unreadable(str(path), str(cause)) from None
+        raise _unreadable(str(path), str(cause)) from cause
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
@@ -179,7 +184,7 @@ def _signature(path: Path) -> tuple[int, ...] | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 # ---- changing it
@@ -245,6 +250,9 @@ def _write(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if os.geteuid() == 0:  # root may call; who serves must still be able to read it
+                owner = (path if path.exists() else path.parent).stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

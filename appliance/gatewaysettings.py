@@ -40,7 +40,7 @@ class GatewaySettings(BaseModel):
         (), description="further names that /kilo.json may build its URL from"
     )
     runaway_repeats: int = Field(
-        64,
+        256,
         ge=0,
         le=1000,
         description="a stream that says the same so often in a row, 2,000 characters at least, "

@@ -138,7 +138,9 @@ class Mended:
 
     def __init__(self, messages: list[Any]) -> None:
         self.kinds: set[str] = set()
-        self._open: list[str] = []  # ids of calls that no result has answered, in order
+        # How often each id was called without a result yet, in order. Not a list: looking
+        # through it for each result would take minutes for a body made of nothing else.
+        self._open: dict[str, int] = {}
         self.messages = [self._message(m, f"messages[{n}]") for n, m in enumerate(messages)]
 
     def _message(self, message: Any, where: str) -> Any:
@@ -209,14 +211,16 @@ class Mended:
             self._change("tool_type", changed, "type", "function")
         self._id(changed, "id", where.replace("messages", "call").translate(_PLAIN))
         changed["function"] = inner
-        self._open.append(changed["id"])
+        self._open[changed["id"]] = self._open.get(changed["id"], 0) + 1
         return changed
 
     def _result(self, message: dict[str, Any]) -> None:
         # A result without an id answers the oldest call that has none.
-        self._id(message, "tool_call_id", self._open[0] if self._open else "call_unknown")
-        if message["tool_call_id"] in self._open:
-            self._open.remove(message["tool_call_id"])
+        self._id(message, "tool_call_id", next(iter(self._open), "call_unknown"))
+        answered = message["tool_call_id"]
+        left = self._open.pop(answered, 0) - 1
+        if left > 0:
+            self._open[answered] = left
 
     def _id(self, holder: dict[str, Any], name: str, instead: str) -> None:
         value = holder.get(name)

@@ -60,7 +60,7 @@ def allowed_url(scheme: str, host: str, allowed: Collection[str]) -> str | None:
         name, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if not name or parts.netloc != host or parts.username is not None:
+    if not name or "%" in name or parts.netloc != host or parts.username is not None:
         return None
     if name not in {known.lower() for known in allowed} and not is_loopback(name):
         return None

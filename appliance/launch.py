@@ -50,6 +50,8 @@ _FIXED_ENV = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_HOST_IP": "127.0.0.1",
+    # An allowed host that redirects would lead the engine to one that is not.
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
     "PYTHONUNBUFFERED": "1",  # progress is read from its log as it happens
 }
 

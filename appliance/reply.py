@@ -75,7 +75,8 @@ class Replies:
         if reply.status_code == 200 and kind.startswith("text/event-stream"):
             exchange.window = "prefill"
             if not exchange.started:
-                await start_stream(exchange, headers, send)
+                with self._traffic.waiting():
+                    await start_stream(exchange, headers, send)
             await self._stream(exchange, reply, send, began)
         elif exchange.started:
             # Its 200 was given while the engine was away. A client does not ask again after an
@@ -123,8 +124,9 @@ class Replies:
         headers = return_headers(head, exchange.request_id)
         headers |= {"content-type": "application/json", "content-length": str(len(body))}
         exchange.started = True
-        await start(send, reply.status_code, headers)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        with self._traffic.waiting():
+            await start(send, reply.status_code, headers)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _read(self, reply: Reply, began: float) -> bytes:
         deadlines = self._care.deadlines

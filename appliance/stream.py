@@ -7,9 +7,11 @@ path repair, and the keep-alives between them.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -58,6 +60,15 @@ class Traffic:
     chunks: int = 0
     sending: int = 0
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count one client that is waited for: its engine is silent, and not hung."""
+        self.sending += 1
+        try:
+            yield
+        finally:
+            self.sending -= 1
+
 
 class Stream:
     """Passes one stream from the engine to the client."""
@@ -90,7 +101,7 @@ class Stream:
         self._first = b""
         self._last: deque[bytes] = deque(maxlen=LAST_EVENTS)
         self._heard: float | None = None
-        self._spoke = time.monotonic()
+        self._spoke = self._chunk_at = time.monotonic()
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -101,17 +112,33 @@ class Stream:
             await self._reply.push(self._take)
         except Enough:
             if self._sending is not None:  # a slow client gets its end too
-                await self._sending
+                await self._in_time(self._sending)
         else:
             if rest := self._framer.rest():
-                await self._send({"type": "http.response.body", "body": rest, "more_body": True})
+                await self._say(rest, more=True)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             if self._sending is not None:
                 self._sending.cancel()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._say(b"", more=False)
         return b"".join(self._last)
+
+    async def _say(self, data: bytes, *, more: bool) -> None:
+        """Send what comes after the engine's last word; the client may be slow to take it."""
+        with self._traffic.waiting():
+            await self._in_time(
+                self._send({"type": "http.response.body", "body": data, "more_body": more})
+            )
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
+        """Wait for a client, as long as the whole may take. Raises Broken after that."""
+        left_s = self._began + self._care.deadlines.total_s - time.monotonic()
+        try:
+            async with asyncio.timeout(None if math.isinf(left_s) else max(left_s, 0)):
+                await sending
+        except TimeoutError as cause:
+            raise Broken("the client did not take its answer in time") from cause
 
     def _take(self, data: bytes) -> None:
         """Take what came of the engine: pass on what is whole of it."""
@@ -128,10 +155,10 @@ class Stream:
                 return
             events = passed
         if self._first:
-            self._observe(now - self._spoke)
+            self._observe(now - self._chunk_at)
         else:
             self._begin(events, now)
-        self._heard = now
+        self._heard = self._chunk_at = now
         self._exchange.chunks += 1
         self._last.append(events)
         if self._watch is not None and (end := self._watch(events)) is not None:
@@ -168,13 +195,15 @@ class Stream:
         if (cause := sending.exception()) is not None:
             self._reply.fail(Broken(f"the client could not be reached: {type(cause).__name__}"))
             return
-        self._spoke = self._heard = time.monotonic()  # the silence was not the engine's
+        self._spoke = time.monotonic()
+        if self._heard is not None:
+            self._heard = self._spoke  # the silence was not the engine's
         self._reply.resume()
 
     def _tick(self) -> None:
         """Look at the clock: break off what takes too long, and speak in a silence."""
         now = time.monotonic()
-        if self._sending is not None:
+        if self._sending is not None and self._heard is not None:
             self._heard = now
         deadlines, heard = self._care.deadlines, self._heard
         if now >= deadlines.end(self._began, heard):

@@ -17,6 +17,7 @@ from appliance.openai import NO_JSON, RelayRoute
 from appliance.prompt import PromptPolicy
 
 PIECE_BYTES = 256 * 1024
+_LATER_BYTES = 3  # of a character in UTF-8, after its first: more in a row are none
 
 
 def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
@@ -38,9 +39,10 @@ def check_text(body: bytes) -> Iterator[None]:
         return
     start = 0
     while start < len(body):
-        end = start + PIECE_BYTES
-        while end < len(body) and body[end] & 0xC0 == 0x80 and end > start:
-            end -= 1  # not within a character
+        end = min(start + PIECE_BYTES, len(body))
+        for _ in range(_LATER_BYTES):  # not within a character
+            if end < len(body) and body[end] & 0xC0 == 0x80:
+                end -= 1
         try:
             body[start:end].decode()
         except UnicodeDecodeError as cause:
@@ -80,9 +82,8 @@ def check_model(draft: Draft, served: str) -> None:
         shown = (draft.raw("model") or b"")[:80].decode("utf-8", "replace")
         raise RequestError(400, "invalid_type", f"model is {shown}, no text", f'send "{served}"')
     if model != served:
-        raise RequestError(
-            404, "model_not_found", f"the model {model!r} is not served here", f'use "{served}"'
-        )
+        what = f"the model {model[:80]!r} is not served here"
+        raise RequestError(404, "model_not_found", what, f'use "{served}"')
 
 
 def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:

@@ -52,6 +52,9 @@ _ANTHROPIC_TYPES = {
     401: "authentication_error",
     404: "not_found_error",
     413: "request_too_large",
+    403: "permission_error",
+    405: "invalid_request_error",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
 }

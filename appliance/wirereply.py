@@ -134,9 +134,12 @@ def empty_chunk(events: bytes) -> bytes:
     return b""
 
 
+_FAULT_MARKS = (b'"finish_reason":"abort"', b'data: {"error"', b"event: error\n")
+
+
 def has_engine_fault(events: bytes) -> bool:
     """Tell whether ``is_engine_fault`` is true of one of these whole events."""
-    if events.find(b'"finish_reason":"abort"') < 0 and events.find(b'data: {"error"') < 0:
+    if all(events.find(mark) < 0 for mark in _FAULT_MARKS):
         return False
     return any(map(is_engine_fault, split_events(events)))
 
@@ -149,6 +152,8 @@ def is_engine_fault(event: bytes) -> bool:
     """
     if b'"finish_reason":"abort"' in event:
         return True
+    if event.startswith(b"event: error\n"):  # of a messages stream
+        return b'"internal_error"' in event
     if not event.startswith(b'data: {"error"'):
         return False
     try:

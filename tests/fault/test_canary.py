@@ -41,6 +41,8 @@ SETTINGS: dict[str, Any] = {
     "wedge_quiet_s": 2,
     "prefill_tokens_per_s": 1e9,
     "model_profile": "custom",
+    "media_input": True,
+    "media_hosts": "example.org",
 }
 
 

@@ -1,5 +1,6 @@
 """The file of named keys: written whole, kept shut, read anew, and never a key in it."""
 
+import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -212,5 +213,21 @@ def test_a_file_that_is_gone_takes_its_keys_along(path: Path) -> None:
     add_key(path, "laptop")
     keys = KeyFile(path, clock)
     path.unlink()
+    clock.now += LOOK_S
+    assert keys.current() == ()
+
+
+def test_a_revoked_key_ends_though_the_first_look_at_it_failed(path: Path) -> None:
+    clock = Clock()
+    add_key(path, "laptop")
+    keys = KeyFile(path, clock)
+    revoke_key(path, "laptop")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # no file can be opened
+    try:
+        clock.now += LOOK_S
+        assert [key.name for key in keys.current()] == ["laptop"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     clock.now += LOOK_S
     assert keys.current() == ()

@@ -207,3 +207,38 @@ def test_media_are_refused_whichever_way_the_body_is_read() -> None:
     with pytest.raises(RequestError) as caught:
         read(parse_body(body), chat)
     assert caught.value.code == "unsupported_content"
+
+
+def test_results_answer_calls_of_the_same_id_one_by_one() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = {"role": "assistant", "tool_calls": [call, call, {**call, "id": "b"}]}
+    ids: list[dict[str, Any]] = [{"tool_call_id": "a"}, {}, {}]
+    results = [{"role": "tool", "content": "", **named} for named in ids]
+    answered = [message["tool_call_id"] for message in Mended([calls, *results]).messages[1:]]
+    assert sorted(answered) == ["a", "a", "b"]
+
+
+def test_many_calls_and_results_take_time_in_proportion_to_their_number() -> None:
+    looks = {n: _lookups(n) for n in (100, 1000)}
+    assert looks[1000] <= 11 * looks[100]
+
+
+class _Counted(str):
+    """An id that counts how often it is compared."""
+
+    seen = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.seen += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def _lookups(count: int) -> int:
+    _Counted.seen = 0
+    calls = [{"id": _Counted(f"c{n}"), "type": "function", "function": {"name": "f"}}
+             for n in range(count)]  # fmt: skip
+    results = [{"role": "tool", "tool_call_id": _Counted("x"), "content": ""}] * count
+    Mended([{"role": "assistant", "tool_calls": calls}, *results])
+    return _Counted.seen + count

@@ -105,6 +105,7 @@ def test_an_own_name_is_kept_with_its_port(host: str, url: str) -> None:
         *("spark@evil.example", "evil.example@spark", "spark:9000@evil.example", "spark/evil"),
         *("spark?x", "spark#x", "spark:port", "spark:99999", "[::1", "[::2]:9000", "spark evil"),
         *("localhost.evil.example", "127.0.0.1.evil.example", "spark\nevil", ":9000"),
+        "[::1%a]:9000",
     ],
 )
 def test_a_foreign_or_a_crooked_name_makes_no_address(host: str) -> None:

@@ -124,7 +124,7 @@ def test_what_the_engine_needs_is_inherited_and_not_called_ours() -> None:
 
 
 def test_an_inherited_variable_does_not_outdo_ours() -> None:
-    theirs = {"VLLM_API_KEY": "theirs", "VLLM_HOST_IP": "10.0.0.1", "VLLM_NO_USAGE_STATS": "0"}
+    theirs = {"VLLM_API_KEY": "theirs", "VLLM_HOST_IP": "10.0.0.1", "VLLM_NO_USAGE_STATS": "off"}
     made = plan_within(theirs)
     assert made.env["VLLM_API_KEY"] == KEY
     assert set(theirs.values()).isdisjoint(made.env.values())

@@ -12,7 +12,7 @@ from appliance.draft import Draft
 from appliance.errors import RequestError
 from appliance.openai import ROUTES, RelayRoute
 from appliance.prompt import PromptPolicy
-from appliance.wirebody import check_model, field_value, parse_body
+from appliance.wirebody import PIECE_BYTES, check_model, field_value, parse_body
 
 TEXT = "Preserve path names."
 POLICY = PromptPolicy(TEXT)
@@ -248,3 +248,19 @@ def test_no_route_stands_twice() -> None:
 def test_only_messages_speak_anthropic() -> None:
     anthropic = {one.path for one in ROUTES if one.is_anthropic}
     assert anthropic == {"/v1/messages", "/v1/messages/count_tokens"}
+
+
+@pytest.mark.parametrize("before", [0, PIECE_BYTES - 16, PIECE_BYTES - 12])
+@pytest.mark.parametrize("bad", [1, 4, PIECE_BYTES + 3, 3 * PIECE_BYTES])
+def test_bytes_that_are_no_text_end_the_check_wherever_they_stand(before: int, bad: int) -> None:
+    body = b'{"messages":"' + b"a" * before + b"\x80" * bad + b'"}'
+    with pytest.raises(RequestError) as refused:
+        parse_body(body)
+    assert refused.value.code == "invalid_json"
+
+
+@given(before=st.integers(PIECE_BYTES - 16, PIECE_BYTES - 10), letter=st.sampled_from("aé€😀"))
+def test_a_letter_across_two_pieces_is_one_letter(before: int, letter: str) -> None:
+    text = "a" * before + letter * 4
+    body = json.dumps({"messages": text}, ensure_ascii=False).encode()
+    assert json.loads(bytes(parse_body(body)["messages"])) == text
