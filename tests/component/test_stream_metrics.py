@@ -1,5 +1,6 @@
 """What is counted of requests and streams: statuses, bytes, tokens, and the gaps between pieces."""
 
+from appliance.stream import Care
 from tests.appliances import CHAT, metric
 from tests.component.test_engine_replies import DONE, PIECE, chunked, plain
 from tests.component.test_streams import OPENING, Paced
@@ -49,3 +50,19 @@ async def test_between_pieces_that_come_apart_there_is_a_gap() -> None:
         text = box.metrics.text().decode()
         assert metric(text, "appliance_inter_chunk_seconds_count") == 3
         assert metric(text, "appliance_ttft_seconds_count", route=CHAT) == 1
+
+
+async def test_a_gap_is_the_engines_silence_whatever_was_said_in_it() -> None:
+    engine = Paced()
+    async with front(engine=engine, care=Care(keepalive_s=0.01)) as box:
+        box.gate.open()
+        asked = box.stream()
+        engine.head()
+        engine.say(OPENING)
+        await box.sees(lambda: box.relay.chunks_received == 1, "a piece")
+        await box.sees(lambda: box.count("keepalives") >= 4, "keep-alives")
+        engine.say(OPENING)
+        engine.stop()
+        assert (await asked).ended_well
+        text = box.metrics.text().decode()
+        assert metric(text, "appliance_inter_chunk_seconds_sum") >= 0.03

@@ -124,6 +124,11 @@ def test_an_event_without_reasoning_passes_to_the_byte(event: bytes) -> None:
         (b'data: {"error":{"message":"EngineCore died","code":500}}\n\n', True),
         (b'data: {"error": {"message": "gone", "code": 503}}\n\n', True),
         (b'data: {"choices":[{"delta":{},"finish_reason":"abort"}]}\n\n', True),
+        (b'event: error\ndata: {"type":"error","error":{"type":"internal_error"}}\n\n', True),
+        (
+            b'event: error\ndata: {"type":"error","error":{"type":"invalid_request_error"}}\n\n',
+            False,
+        ),
         (b'data: {"error":{"message":"too long","code":400}}\n\n', False),
         (b'data: {"error":"text"}\n\n', False),
         (b'data: {"error":{"message":"x","code":"500"}}\n\n', False),
