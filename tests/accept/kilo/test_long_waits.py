@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_330_seconds_of_silence_end_well(kilo_binary: Path, begin: Begin, tmp_path: Path) -> None:
-    stage = begin(**DEFAULTS)
+    stage = begin(**DEFAULTS, wedge_quiet_s=3600)  # a real engine's counters go on meanwhile
     stage.script.play(WRITES, Turn("Long.", DONE.content, faults={"silent_prefill": SILENCE_S}))
     kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
     told = kilo.ask("Write it.", within_s=600)
