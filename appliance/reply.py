@@ -10,6 +10,7 @@ from starlette.types import Send
 from appliance.connection import Reply
 from appliance.errors import UpstreamError, UpstreamTimeout
 from appliance.exchange import Broken, Exchange, start, start_stream
+from appliance.keepalive import retry_after_s
 from appliance.metrics import Metrics
 from appliance.openai import forward_headers, return_headers
 from appliance.stream import Care, Filter, Stream, Traffic, Watch
@@ -123,6 +124,8 @@ class Replies:
         exchange.bytes_out = len(body)
         headers = return_headers(head, exchange.request_id)
         headers |= {"content-type": "application/json", "content-length": str(len(body))}
+        if reply.status_code in (429, 503):  # clients ask again by themselves if told when
+            headers.setdefault("retry-after", str(retry_after_s(0)))
         exchange.started = True
         with self._traffic.waiting():
             await start(send, reply.status_code, headers)

@@ -154,7 +154,6 @@ def test_a_503_of_the_engine_is_retried_by_openais_client(gappy_stage: Stage) ->
     assert gappy_stage.script.left() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the engine's own 503 passes without a Retry-After")
 def test_a_503_of_the_engine_has_an_envelope_and_a_retry_after(
     gappy_stage: Stage, oai: openai.OpenAI, claude: anthropic.Anthropic
 ) -> None:
