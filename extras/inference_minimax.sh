@@ -121,6 +121,7 @@ environment=(
     PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
     TRANSFORMERS_OFFLINE=1
     VLLM_HOST_IP=127.0.0.1
+    VLLM_MEDIA_URL_ALLOW_REDIRECTS=0
     VLLM_NO_USAGE_STATS=1
 )
 # Triton's bundled ptxas does not know Thor (sm_110a); the system's CUDA does.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from anthropic.types import RawMessageDeltaEvent
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseIncompleteEvent
@@ -80,6 +80,7 @@ def values(end: bytes | None) -> list[Any]:
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
+@example(word="\\", size=1, together=1)
 @given(WORDS, st.integers(1, 7), st.integers(1, 3))
 def test_a_loop_is_ended_however_its_text_is_cut_and_its_events_come_together(
     word: str, size: int, together: int
