@@ -53,7 +53,8 @@ test-unit: .venv/.dev ## the tests that need no engine
 	$(BIN)/python -m pytest $(APART) -m "not long and not engine" $(WORKERS)
 
 test-long: .venv/.dev setup ## what takes long: fresh installs, real faults, ten minutes of fuzz
-	CI=true $(BIN)/python -m pytest --ignore tests/kernel --ignore tests/container -m long
+	CI=true $(BIN)/python -m pytest --ignore tests/kernel --ignore tests/container \
+		--ignore tests/accept/kilo -m long
 
 format: .venv/.dev ## put the code into its form
 	$(BIN)/ruff check --fix .
