@@ -38,13 +38,11 @@ from appliance.keepalive import Waits, keep_alive, retry_after_s
 from appliance.keys import NOBODY
 from appliance.metrics import Metrics
 from appliance.openai import RelayRoute, sane_request_id
-from appliance.prompt import PromptPolicy
 from appliance.reply import Replies
 from appliance.wireerror import error_body, error_headers
 
 log = structlog.get_logger()
 
-NO_PROMPT = PromptPolicy("")
 DYING_S = 10.0  # from an engine's first refused connection to its seen end: vLLM takes up to 5
 
 

@@ -5,7 +5,6 @@ chunks. Replies that are no streams are not watched: of them there is nothing to
 their end, and only the request's own limit of tokens bounds them.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -196,11 +195,10 @@ class Repetition:
         period = _period(tail)
         if not period:
             return False
-        piece = bytes(tail[-period:])
-        characters: float = characters_of(piece)
-        if not piece.strip(b"\\"):  # a backslash is spelled as two, which look like one repeated
-            characters = period / 2
-        times = max(self._repeats, math.ceil(LEAST_CHARACTERS / characters))
+        if period % 2 and not tail[-period:].strip(b"\\"):
+            period *= 2  # a backslash is spelled as two: one alone is half a piece
+        characters = characters_of(bytes(tail[-period:]))
+        times = max(self._repeats, -(-LEAST_CHARACTERS // characters))
         size = times * period
         return len(tail) >= size and tail[-size:-period] == tail[period - size :]
 

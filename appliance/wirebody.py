@@ -4,12 +4,11 @@ A body is checked to be one JSON object before anything else, each of its bytes 
 checks a whole one, ``conversation.go_on`` what is new in one whose beginning is known.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 
-from appliance.draft import Draft, parsed
+from appliance.draft import Draft
 from appliance.errors import (
     RequestError,
 )
@@ -84,12 +83,6 @@ def check_model(draft: Draft, served: str) -> None:
     if model != served:
         what = f"the model {model[:80]!r} is not served here"
         raise RequestError(404, "model_not_found", what, f'use "{served}"')
-
-
-def field_value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
-    """Return the parsed value of one field, None when it is absent. Raises RequestError 400."""
-    raw = fields.get(name)
-    return None if raw is None else parsed(raw, name)
 
 
 def fold_field(draft: Draft, route: RelayRoute, policy: PromptPolicy) -> None:

@@ -108,17 +108,3 @@ def _too_long(error: dict[str, Any], *, anthropic: bool) -> bytes:
     message = f"prompt is too long: {error['message']}"
     named = {**error, "type": "invalid_request_error", "message": message}
     return msgspec.json.encode({"type": "error", "error": named})
-
-
-def is_permanent(status: int) -> bool:
-    """Tell whether an error's status says that the same request will always meet it."""
-    return 400 <= status < 500 and status not in (408, 429)
-
-
-def error_event(body: bytes, *, anthropic: bool) -> bytes:
-    """Return an error's JSON as the end of a stream that has begun, as the route's clients read it.
-
-    They do not ask again after it: it is for what would be refused each time.
-    """
-    data = b"data: " + msgspec.json.format(body, indent=-1) + b"\n\n"  # on one line
-    return b"event: error\n" + data if anthropic else data + b"data: [DONE]\n\n"

@@ -23,12 +23,9 @@ from appliance.openai import (
     sane_request_id,
     stream_headers,
 )
-from appliance.sse import EventSplitter, event_data
 from appliance.wireerror import (
     error_body,
-    error_event,
     error_headers,
-    is_permanent,
     normalise_error,
 )
 from appliance.wirereply import alias_event, alias_reasoning, is_engine_fault
@@ -221,32 +218,11 @@ def test_any_other_error_is_wrapped_with_what_it_said(
 
 # ---- errors after the head
 
-BAD = b'{\n  "error": {"message": "max context\\nis 10",\n  "code": 400}\n}'
-
-
-@pytest.mark.parametrize("anthropic", [False, True])
-def test_an_error_is_the_last_event_of_a_stream_that_has_begun(anthropic: bool) -> None:
-    body = normalise_error(400, BAD, anthropic=anthropic)
-    events = EventSplitter().feed(error_event(body, anthropic=anthropic))
-    assert json.loads(event_data(events[0])) == json.loads(body)
-    if anthropic:
-        assert events[0].startswith(b"event: error\n")
-    assert events[1:] == ([] if anthropic else [b"data: [DONE]\n\n"])
+BAD = b'data: {"error":{"message":"max context\\nis 10","code":400}}\n\ndata: [DONE]\n\n'
 
 
 def test_an_error_event_is_not_taken_for_the_engines_death() -> None:
-    assert not is_engine_fault(error_event(BAD, anthropic=False))
-
-
-@pytest.mark.parametrize(
-    ("status", "permanent"),
-    [
-        *((400, True), (401, True), (404, True), (413, True), (422, True)),
-        *((200, False), (307, False), (408, False), (429, False), (500, False), (503, False)),
-    ],
-)
-def test_only_what_each_try_would_meet_is_permanent(status: int, permanent: bool) -> None:
-    assert is_permanent(status) is permanent
+    assert not is_engine_fault(BAD)
 
 
 # ---- headers

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.conversation import Reading, read
-from appliance.draft import Draft
+from appliance.draft import Draft, parsed
 from appliance.errors import RequestError
 from appliance.openai import ROUTES, RelayRoute
 from appliance.prompt import PromptPolicy
-from appliance.wirebody import PIECE_BYTES, check_model, field_value, parse_body
+from appliance.wirebody import PIECE_BYTES, check_model, parse_body
 
 TEXT = "Preserve path names."
 POLICY = PromptPolicy(TEXT)
@@ -94,7 +94,7 @@ def test_messages_that_must_be_changed_and_hold_a_number_beyond_all_floats_are_r
 
 def test_of_a_key_that_stands_twice_the_last_counts_for_us_and_the_engine() -> None:
     fields = parse_body(b'{"model": "a", "mod\\u0065l": "b"}')
-    assert field_value(fields, "model") == "b"
+    assert parsed(fields["model"], "model") == "b"
     twice = b'{"messages": [], "messages": [{"role": "user", "content": "x", "content": "y"}]}'
     body = sent(twice, CHAT)
     assert body.count(b'"messages"') == 1
