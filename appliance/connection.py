@@ -33,7 +33,6 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reply: Reply | None = None
-        self._writable: asyncio.Event | None = None
         self.idle_since = 0.0
         self.is_lost = False
 
@@ -53,21 +52,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reply that no more will come."""
         self.is_lost = True
-        if self._writable is not None:
-            self._writable.set()
         if self._reply is not None:
             self._reply.lose(exc)
         self._on_lost(self)
-
-    def pause_writing(self) -> None:
-        """The engine reads slower than we write."""
-        if self._writable is not None:
-            self._writable.clear()
-
-    def resume_writing(self) -> None:
-        """The engine caught up."""
-        if self._writable is not None:
-            self._writable.set()
 
     # for the pool and for Reply
 
@@ -89,15 +76,6 @@ class Connection(asyncio.Protocol):
             self._transport.write(body)
         return reply
 
-    async def write(self, data: bytes) -> None:
-        """Send a piece of the request's body, no faster than the engine reads."""
-        if self._writable is None:
-            self._writable = asyncio.Event()
-            self._writable.set()
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-        await self._writable.wait()
-
     def pause(self) -> None:
         """Read no more for now."""
         if self._transport is not None and not self._transport.is_closing():
@@ -115,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._reply = None
         transport = self._transport
         is_sent = transport is not None and not transport.get_write_buffer_size()
-        if reply.may_follow and is_sent and self.is_usable:
+        if reply.may_follow and is_sent and self.is_usable and not reply.is_paused:
             self._on_idle(self)
         else:
             self.abort()
@@ -164,6 +142,16 @@ class Reply:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in self.raw_headers
         }
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the engine is held back, for want of a taker."""
+        return self._is_paused
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its last byte has come, and been handed on."""
+        return self._is_complete and not self._parts
 
     # httptools
 

@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 
 from appliance.errors import ApplianceError, RequestError
@@ -36,7 +35,7 @@ class Exchange:
     """
 
     route: RelayRoute
-    headers: Headers
+    headers: Mapping[str, str]
     request_id: str
     arrived: float = field(default_factory=time.monotonic)
     window: str = "body"
@@ -129,10 +128,40 @@ async def _part(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-async def until_gone(receive: Receive) -> None:
-    """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def header_texts(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by name, in lower case as the server gives them; of two, the first."""
+    texts: dict[str, str] = {}
+    for name, value in raw:
+        texts.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+    return texts
+
+
+@contextlib.contextmanager
+def hang_up_watch(receive: Receive) -> Iterator[None]:
+    """Cancel the ``with`` body when the client leaves: it ends with HangUp then.
+
+    From here on ``receive`` belongs to the watch.
+    """
+    carrying = asyncio.current_task()
+    assert carrying is not None  # noqa: S101  (a coroutine runs in one)
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
+        carrying.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if has_left and not carrying.uncancel():
+            raise HangUp from None
+        raise  # the server ends
+    finally:
+        watching.cancel()
 
 
 async def start(send: Send, status: int, headers: Mapping[str, str]) -> None:

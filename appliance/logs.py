@@ -135,7 +135,7 @@ def configure(log_format: str, file: TextIO = sys.stderr) -> None:
             _TRACEBACKS if log_format == "json" else _keep,
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(file),
+        logger_factory=structlog.WriteLoggerFactory(file),
         cache_logger_on_first_use=True,
     )
     # uvicorn's own lines: only what goes wrong; requests are logged by the relay, with keys

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import httpx
 import structlog
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from appliance.admission import Gate, Ticket
@@ -30,9 +29,10 @@ from appliance.exchange import (
     Broken,
     Exchange,
     HangUp,
+    hang_up_watch,
+    header_texts,
     start,
     start_stream,
-    until_gone,
 )
 from appliance.keepalive import Waits, keep_alive, retry_after_s
 from appliance.keys import NOBODY
@@ -93,7 +93,7 @@ class Relay:
 
     async def carry(self, route: RelayRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, whatever happens to it; raises nothing but cancellation."""
-        headers = Headers(scope=scope)
+        headers = header_texts(scope["headers"])
         request_id = sane_request_id(headers.get("x-request-id")) or f"req-{uuid.uuid4().hex}"
         exchange = Exchange(route, headers, request_id, caller=scope.get(CALLER_KEY, NOBODY))
         outcome = "failed"
@@ -123,18 +123,8 @@ class Relay:
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> str:
         draft = await self._bodies.take(exchange, receive)
-        work = asyncio.ensure_future(self._exchange(exchange, draft, send))
-        gone = asyncio.ensure_future(until_gone(receive))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-                await asyncio.wait({work})
-        if work.cancelled():
-            raise HangUp
-        return work.result()
+        with hang_up_watch(receive):
+            return await self._exchange(exchange, draft, send)
 
     async def _exchange(self, exchange: Exchange, draft: Draft, send: Send) -> str:
         """Carry a request whose body is there; one that generates takes a place for it.

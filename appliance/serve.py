@@ -28,6 +28,7 @@ from appliance.gateway import build_relay
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
 from appliance.hostmetrics import HostMetrics
+from appliance.httpserver import ClientProtocol
 from appliance.keys import Keys, ensure_key
 from appliance.lan import in_container, lan_addresses, lan_urls
 from appliance.launch import Extras
@@ -322,12 +323,13 @@ class _Session:
         tls = {} if where else {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=ClientProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # whoever asks is told by a key, not by an address
             timeout_graceful_shutdown=CLOSE_S,
             **tls,  # type: ignore[arg-type]
             **where,  # type: ignore[arg-type]

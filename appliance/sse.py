@@ -36,6 +36,11 @@ class Framer:
         self._held: list[bytes] = []
         self._tail = b""  # the last held bytes: a blank line may begin in them
 
+    @property
+    def holds(self) -> bool:
+        """Whether an event has begun that is not whole yet."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that ``data`` completes, or nothing."""
         if not self._held and data.endswith((b"\n\n", b"\r\n\r\n")):

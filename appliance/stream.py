@@ -104,6 +104,7 @@ class Stream:
         self._spoke = self._chunk_at = time.monotonic()
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_ended = False
 
     async def run(self) -> bytes:
         """Pass the stream; return its last events. Raises Broken, or httpx.TransportError."""
@@ -121,15 +122,19 @@ class Stream:
                 self._timer.cancel()
             if self._sending is not None:
                 self._sending.cancel()
-        await self._say(b"", more=False)
+        if not self._is_ended:
+            await self._say(b"", more=False)
         return b"".join(self._last)
 
     async def _say(self, data: bytes, *, more: bool) -> None:
         """Send what comes after the engine's last word; the client may be slow to take it."""
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": more})
+        try:
+            awaited = sending.send(None)
+        except StopIteration:
+            return
         with self._traffic.waiting():
-            await self._in_time(
-                self._send({"type": "http.response.body", "body": data, "more_body": more})
-            )
+            await self._in_time(_Begun(sending, awaited))
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         """Wait for a client, as long as the whole may take. Raises Broken after that."""
@@ -173,10 +178,15 @@ class Stream:
         self._exchange.ttft_s = now - self._exchange.arrived
 
     def _pass(self, data: bytes, now: float) -> None:
-        """Send ``data`` at once; if the client is slow, hold the engine until it has taken it."""
+        """Send ``data`` at once; if the client is slow, hold the engine until it has taken it.
+
+        With the engine's last word goes the end: it would be another write, and a wake-up.
+        """
         self._exchange.bytes_out += len(data)
         self._spoke = now
-        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
+        more = not self._reply.is_whole or self._framer.holds
+        self._is_ended = not more
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": more})
         try:
             awaited = sending.send(None)
         except StopIteration:

@@ -79,26 +79,6 @@ class Pool:
         await reply.wait_for_head(within_s)
         return reply
 
-    async def ask_in_parts(
-        self,
-        head: bytes,
-        body: AsyncIterator[bytes],
-        *,
-        within_s: float | None = None,
-        connect_s: float | None = None,
-    ) -> Reply:
-        """As ``ask``, over a connection of its own: a body in parts cannot be sent twice."""
-        connection = await self._connect(connect_s)
-        reply = connection.begin(head)
-        try:
-            async for part in body:
-                await connection.write(part)
-        except BaseException:
-            reply.close()
-            raise
-        await reply.wait_for_head(within_s)
-        return reply
-
     def close(self) -> None:
         """Drop every connection, those in use too. There will be no others."""
         self._is_closed = True
@@ -186,18 +166,17 @@ class FastTransport(httpx.AsyncBaseTransport):
         limits = request.extensions.get("timeout", {})
         read_s, connect_s = limits.get("read"), limits.get("connect")
         pool = self.pool(request.url)
-        is_chunked = request.headers.get("transfer-encoding", "").lower() == "chunked"
-        head = _head(request)
+        if "transfer-encoding" in request.headers:
+            raise httpx.LocalProtocolError("a body in parts is not sent here: give it whole")
         stream = cast(httpx.AsyncByteStream, request.stream)
-        if is_chunked:
-            parts = _chunks(stream)
-            reply = await pool.ask_in_parts(head, parts, within_s=read_s, connect_s=connect_s)
-        else:
-            body = b"".join([part async for part in stream])
-            is_head = request.method == "HEAD"
-            reply = await pool.ask(
-                head, body, within_s=read_s, connect_s=connect_s, is_head=is_head
-            )
+        body = b"".join([part async for part in stream])
+        reply = await pool.ask(
+            _head(request),
+            body,
+            within_s=read_s,
+            connect_s=connect_s,
+            is_head=request.method == "HEAD",
+        )
         return httpx.Response(
             reply.status_code,
             headers=reply.raw_headers,
@@ -236,10 +215,3 @@ def _head(request: httpx.Request) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     lines += [b"%b: %b" % pair for pair in request.headers.raw]
     return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-async def _chunks(body: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
-    async for part in body:
-        if part:
-            yield b"%x\r\n%b\r\n" % (len(part), part)
-    yield b"0\r\n\r\n"

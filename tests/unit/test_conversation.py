@@ -133,7 +133,7 @@ def test_a_body_read_in_pieces_is_read_as_if_it_were_not(seed: int, policy: Prom
             again = go_on(body, found[1], reading)
             assert again is not None
             assert json.loads(again[0].encode()) == json.loads(fresh)
-            assert found[1].text.endswith(b"}")
+            assert found[1].text.rstrip().endswith(b"}")
     assert cut > 100
 
 

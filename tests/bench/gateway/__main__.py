@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.bench.gateway.goals import goals, hold
 from tests.bench.gateway.load import HERE
 from tests.bench.gateway.plan import ALL, DIRECT, NGINX, OURS, specs
-from tests.bench.gateway.proxies import NGINX_PROGRAM, ROOT
+from tests.bench.gateway.proxies import DISTRIBUTION, NGINX_PROGRAM, ROOT, interpreter
 from tests.bench.gateway.session import FOLDER, Choices, measure
 from tests.bench.gateway.table import report
 
@@ -81,7 +81,10 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    asked = [interpreter(), "-V"]
+    python = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    whose = "the distribution's" if interpreter() == DISTRIBUTION else "not the distribution's"
+    system = f"Linux {platform.release()}, {python} ({whose})"
     return f"{model}, {os.cpu_count()} cores, {system}"
 
 
