@@ -20,6 +20,7 @@ from appliance.draft import Draft
 from appliance.engine import Engine
 from appliance.errors import RequestError, UpstreamError
 from appliance.exchange import Exchange, read_body
+from appliance.intake import TIMES_LARGEST, Intake
 from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
 from appliance.openai import injection_switch
@@ -52,6 +53,7 @@ class Bodies:
         self._max_body_bytes = max_body_bytes
         self._media = media
         self._fit_output = fit_output
+        self._intake = Intake(TIMES_LARGEST * max_body_bytes)
         self._seen = Seen()
         self._density = Density()
 
@@ -67,7 +69,7 @@ class Bodies:
                 f"content-encoding {encoding} is not read here",
                 "send the body as it is",
             )
-        body = await read_body(exchange, receive, self._max_body_bytes)
+        body = await read_body(exchange, receive, self._max_body_bytes, self._intake)
         wanted = injection_switch(exchange.headers) and bool(self._policy.text)
         reading = Reading(exchange.route, self._policy if wanted else NO_PROMPT, self._media)
         try:
@@ -80,6 +82,10 @@ class Bodies:
         exchange.streaming = exchange.route.may_stream and draft.value("stream") is True
         self._note(exchange, draft, is_injected=wanted)
         return draft
+
+    def let_go(self, exchange: Exchange) -> None:
+        """Forget the bytes of a request that has ended."""
+        self._intake.let_go(exchange.body_bytes)
 
     async def _read(self, body: bytes, reading: Reading) -> Draft:
         """Read a body; a long one in steps, between which others have their turn."""

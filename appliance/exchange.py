@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import Receive, Send
 
 from appliance.errors import ApplianceError, RequestError
+from appliance.intake import Intake
 from appliance.keys import NOBODY, Caller
 from appliance.openai import RelayRoute, stream_headers
 from appliance.sizes import format_size
@@ -40,6 +41,7 @@ class Exchange:
     arrived: float = field(default_factory=time.monotonic)
     window: str = "body"
     streaming: bool = False
+    body_bytes: int = 0
     queued_at: float = 0.0
     beat_at: float = math.inf
     status: int = 0
@@ -78,15 +80,20 @@ class Exchange:
         return keys
 
 
-async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
-    """Return the body as it came. Raises RequestError 413 for more than ``limit`` bytes.
+async def read_body(exchange: Exchange, receive: Receive, limit: int, intake: Intake) -> bytes:
+    """Return the body as it came, its bytes counted in ``intake`` and ``exchange.body_bytes``.
+
+    Raises RequestError 413 for more than ``limit`` bytes, 429 where all bodies are too many.
 
     Of a body that is too large some more is read, and thrown away: its sender would meet a
     reset, and not our answer.
     """
-    is_large = int(exchange.headers.get("content-length", "0")) > limit
+    announced = int(exchange.headers.get("content-length", "0"))
+    is_large = announced > limit
+    if not is_large:
+        _count(exchange, intake, announced)
     first = await _part(receive) if not is_large else (b"", True)
-    if not first[1] and len(first[0]) <= limit:
+    if announced and not first[1] and not is_large:
         return first[0]  # most bodies come in one piece
     parts: list[bytes] = []
     size = 0
@@ -94,6 +101,8 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
         async with asyncio.timeout(DRAIN_S if is_large else None) as clock:
             async for part in _parts(first, receive):
                 size += len(part)
+                if not announced and size <= limit:
+                    _count(exchange, intake, len(part))
                 if not is_large and size > limit:
                     is_large = True
                     clock.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
@@ -109,6 +118,11 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
             "send less, or raise APPLIANCE_MAX_BODY_BYTES",
         )
     return b"".join(parts)
+
+
+def _count(exchange: Exchange, intake: Intake, size: int) -> None:
+    intake.take(size)
+    exchange.body_bytes += size
 
 
 async def _parts(first: tuple[bytes, bool], receive: Receive) -> AsyncIterator[bytes]:

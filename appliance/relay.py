@@ -119,6 +119,7 @@ class Relay:
                 outcome, error = ("refused" if http_status(cause) < 500 else "failed"), cause
                 await self._send_error(send, cause, exchange)
         finally:
+            self._bodies.let_go(exchange)
             self._account(exchange, outcome, error)
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> str:

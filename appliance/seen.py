@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 LEAST_BYTES = 64 * 1024  # below it, reading costs nothing to speak of
-MOST_BYTES = 8 * 2**20  # of all that is kept
+MOST_BYTES = 4 * 2**20  # of all that is kept: four agents at 200,000 tokens
 
 
 @dataclass(frozen=True)

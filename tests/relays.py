@@ -15,6 +15,7 @@ from appliance.admission import Gate
 from appliance.bodies import Bodies
 from appliance.engine import Engine, Snapshot
 from appliance.exchange import Exchange
+from appliance.httpserver import ClientProtocol
 from appliance.keepalive import Waits
 from appliance.metrics import Metrics
 from appliance.openai import ROUTES
@@ -155,13 +156,14 @@ class Box:
 
     def stream(self, path: str = CHAT, **more: object) -> asyncio.Task[Heard]:
         """Ask for a stream."""
-        return self._spawn(self._stream(path, more))
+        return self.spawn(self._stream(path, more))
 
     def whole(self, **more: object) -> asyncio.Task[httpx.Response]:
         """Ask for a whole reply."""
-        return self._spawn(self.client.post(CHAT, json={"model": MODEL, **more}))
+        return self.spawn(self.client.post(CHAT, json={"model": MODEL, **more}))
 
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something meanwhile; it is awaited before the box ends."""
         task = asyncio.create_task(work)
         self.tasks.append(task)
         return task
@@ -231,7 +233,7 @@ async def listening(relay: Relay) -> AsyncIterator[str]:
         await relay.carry(routes[scope["path"]], scope, receive, send)
 
     config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+        app, http=ClientProtocol, ws="none", lifespan="off", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -13,7 +13,7 @@ PURE = (
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
     *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
-    *("splice", "seen", "draft", "media", "history", "context", "conversation"),
+    *("splice", "seen", "draft", "media", "history", "context", "conversation", "intake"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
