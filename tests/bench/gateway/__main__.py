@@ -14,12 +14,12 @@ from pathlib import Path
 
 from tests.bench.gateway.goals import goals, hold
 from tests.bench.gateway.load import HERE
-from tests.bench.gateway.plan import ALL, DIRECT, NGINX, OURS, specs
+from tests.bench.gateway.plan import ALL, DIRECT, FLOOR, NGINX, OURS, specs
 from tests.bench.gateway.proxies import DISTRIBUTION, NGINX_PROGRAM, ROOT, interpreter
 from tests.bench.gateway.session import FOLDER, Choices, measure
 from tests.bench.gateway.table import report
 
-QUICK = (DIRECT, NGINX, OURS)
+QUICK = (DIRECT, NGINX, FLOOR, OURS)
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

@@ -13,6 +13,7 @@ COLOURS = {
     "nginx": "#4c78a8",
     "vllm-router": "#e08e45",
     "litellm": "#b5485d",
+    "floor": "#a0a0a0",
 }
 # title, measurement, figure, what to divide it by, unit, the proxy whose figure is taken off
 PANELS = (

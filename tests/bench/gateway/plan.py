@@ -8,9 +8,10 @@ from typing import Any
 from tests.bench.gateway.load import Run
 
 DIRECT, OURS, NGINX, ROUTER, LITELLM = "direct", "appliance", "nginx", "vllm-router", "litellm"
+FLOOR = "floor"  # the least that a relay of ours can cost: floor.py
 GUARDED = "appliance+guard"
 PEERS = (NGINX, ROUTER, LITELLM)
-ALL = (DIRECT, NGINX, ROUTER, LITELLM, OURS)
+ALL = (DIRECT, NGINX, ROUTER, LITELLM, FLOOR, OURS)
 SLOW = 20  # LiteLLM costs so much, and who misses an abort waits so long, that less must do
 SLOW_WARM = 6
 TRIES = 3
@@ -68,7 +69,7 @@ def _chunks(*, quick: bool) -> list[Spec]:
             1,
             f"chunk-{streams}-{kind}",
             Run("lockstep", {"streams": streams, "chunks": chunks, "kind": kind, "body": "2k"}),
-            (NGINX, ROUTER, LITELLM, OURS),
+            (NGINX, ROUTER, LITELLM, FLOOR, OURS),
             "chunks",
             600,
             TRIES,
@@ -83,7 +84,7 @@ def _requests(*, quick: bool) -> list[Spec]:
     small = Run("requests", {"streams": 4, "count": 600, "body": "2k", "warm": 20})
     large: Options = {"streams": 1, "count": count, "warm": 8}
     return [
-        Spec(2, "request-2k", small, (NGINX, ROUTER, LITELLM, OURS), "count", 60, TRIES),
+        Spec(2, "request-2k", small, (NGINX, ROUTER, LITELLM, FLOOR, OURS), "count", 60, TRIES),
         *(
             Spec(
                 3, f"body-{body}", Run("requests", {**large, "body": body}), work="count", least=12

@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-" + "0123456789abcdef" * 4  # LiteLLM refuses a weaker one
 READY_WITHIN_S = 120.0
 NGINX_PROGRAM = "nginx/usr/sbin/nginx"
+FLOOR = Path(__file__).with_name("floor.py")
+APPLIANCE = "import sys; from appliance.cli import main; sys.exit(main())"
 DISTRIBUTION = "/usr/bin/python3"
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -181,15 +183,16 @@ class Starter:
         self._folder = folder
         self._settings = settings
 
-    def start(self, name: str) -> Proxy:
-        """Start one by name and wait until it answers."""
+    def start(self, name: str, code: str = APPLIANCE) -> Proxy:
+        """Start one by name and wait until it answers; ``code`` is what the appliance runs."""
         make = {
             "direct": lambda: Proxy("direct"),
             "nginx": self._nginx,
             "vllm-router": self._router,
             "litellm": self._litellm,
+            "floor": self._floor,
         }
-        proxy = make[name]() if name in make else self._appliance(name)
+        proxy = make[name]() if name in make else self._appliance(name, code)
         proxy.wait()
         return proxy
 
@@ -246,7 +249,14 @@ class Starter:
         env["PYTHONPATH"] = libraries(venv)
         return self._spawn("litellm", argv, port, "/health/liveliness", env)
 
-    def _appliance(self, name: str) -> Proxy:
+    def _floor(self) -> Proxy:
+        port = free_port()
+        engine = f"http://127.0.0.1:{self._engine}"
+        argv = [interpreter(), str(FLOOR), str(port), engine]
+        env = {"PYTHONPATH": f"{self._tree}:{libraries(Path(sys.prefix))}"}
+        return self._spawn("floor", argv, port, "/health", env)
+
+    def _appliance(self, name: str, code: str) -> Proxy:
         folder = self._folder / name
         port = free_port()
         settings = {
@@ -263,7 +273,6 @@ class Starter:
             **self._settings,
         }
         env = {f"APPLIANCE_{key.upper()}": value for key, value in settings.items()}
-        code = "import sys; from appliance.cli import main; sys.exit(main())"
         argv = [interpreter(), "-c", code, "run"]
         env["PYTHONPATH"] = f"{self._tree}:{libraries(Path(sys.prefix))}"
         return self._spawn(name, argv, port, "/health/ready", env)
