@@ -39,9 +39,10 @@ def served(kilo: Kilo) -> Iterator[httpx.Client]:
         url = LISTENING.search(log.read_text())
         assert url is not None
         where = {"directory": str(kilo.workspace)}
-        with httpx.Client(
+        client = httpx.Client(
             base_url=url[1], params=where, timeout=TURN_S, trust_env=False, verify=NO_TLS
-        ) as http:
+        )
+        with kilo.told_of(), client as http:
             yield http
     finally:
         os.killpg(process.pid, signal.SIGTERM)
