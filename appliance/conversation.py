@@ -20,7 +20,7 @@ from appliance.media import MediaPolicy, check_media
 from appliance.openai import NO_JSON, RelayRoute
 from appliance.prompt import PromptPolicy
 from appliance.seen import LEAST_BYTES, Beginning, Start
-from appliance.wirebody import check_text, fold_field, parse_body
+from appliance.wirebody import LARGE_BYTES, check_text, check_values, fold_field, parse_body
 
 EARLY_BYTES = 4096  # within them a body's messages begin, or its beginning is not kept
 FIRST_BYTES = 256 * 1024  # the longest first message that is changed in its place
@@ -163,11 +163,14 @@ def by_pieces(
 
     The messages are cut between two of them, where that can be told from a few bytes. A cut in a
     wrong place does no harm: what is before it is then no list. None: it must be read as a whole.
+    Raises RequestError 400 for one that holds too many values.
     """
     found = splice.locate(body[:EARLY_BYTES], reading.name)
     if found is None or body[found[0] : found[0] + 1] != b"[":
         return None
     offset = found[0]
+    if len(body) > LARGE_BYTES:
+        yield from check_values(body)
     try:
         fields = parse_body(body[:offset] + b"0}")
     except RequestError:
