@@ -12,16 +12,14 @@ import msgspec
 from appliance.openai import NO_JSON
 from appliance.sse import event_data, split_events
 
-# One of them is in each event that tells a failure: the others are not decoded.
+# One of them is in each event that tells a failure: what has none is not decoded. They are few,
+# for each is sought in each chunk.
 _MARKS = (
     b'"finish_reason":"abort"',  # a chat, a completion
     b'data: {"error"',
     b"event: error\n",  # messages, responses
     b'"delta":{"stop_reason":null',  # messages
-    b"event: response.failed\n",
-    b"event: response.incomplete\n",
-    b'"status":"cancelled"',  # responses
-    b'"status":"failed"',
+    b'"incomplete_details":',  # responses: with the whole of it, at the end
 )
 _PASSING = re.compile(r"internal|server|api_error|overloaded|timeout|unavailable|rate_limit", re.I)
 _CUT_BY_REQUEST = ("max_output_tokens", "content_filter")
