@@ -90,7 +90,7 @@ class Kilo:
     folder: Path
     tale: Tale
     options: Mapping[str, object] = field(default_factory=dict)
-    limit: Mapping[str, int] | None = None  # None: the preset's; empty: no limits
+    limited: bool = True  # by the preset's limits
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -106,8 +106,8 @@ class Kilo:
         config: Json = reply.json()
         (provider,) = config["provider"].values()
         provider["options"] |= self.options
-        if self.limit is not None:
-            provider["models"][MODEL]["limit"] = dict(self.limit)
+        if not self.limited:
+            del provider["models"][MODEL]["limit"]  # an empty one spoils the whole file
         return {**config, "permission": DENIED, "share": "disabled", "autoupdate": False}
 
     def environment(self) -> dict[str, str]:

@@ -5,12 +5,15 @@ from tests.accept.kilo.editor import TURN_S, Session, served
 from tests.engines import MODEL, wait_until
 from tests.fakes.script import Turn
 
+# Kilo asks for a title from 200 characters on, or once a tool has run.
+QUESTION = "What is the answer to the question of life, the universe and everything? " * 3
+
 
 def test_a_title_beside_the_turn_and_a_compaction_both_pass(kilo: Kilo) -> None:
     kilo.stage.script.play(Turn("I think.", "The answer is 42."), Turn(content="Forty-two again."))
     with served(kilo) as http:
         session = Session(http, kilo)
-        assert session.ask("What is the answer?").strip() == "The answer is 42."
+        assert session.ask(QUESTION).strip() == "The answer is 42."
         wait_until(lambda: "title" in kinds(kilo), TURN_S, "the title to be asked for")
         wait_until(lambda: session.title == "A scripted title", TURN_S, "the title")
         session.shorten()
