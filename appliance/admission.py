@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
-from appliance.errors import ApplianceError, EngineNotReady, RequestError
+from appliance.errors import ApplianceError, RequestError
 from appliance.fairqueue import FairQueue, Share
 
 NO_KEY = Share()
@@ -16,13 +16,15 @@ NO_KEY = Share()
 class Ticket:
     """One request's turn, from ``Gate.enter`` to the end of its ``with`` body.
 
-    It waits, or holds a place, or has been refused.
+    It waits, or holds its place, or has been refused. A request that makes the engine run
+    several sequences at once needs as many ``places``, and gets all of them or none.
     """
 
-    def __init__(self, gate: "Gate", number: int, share: Share) -> None:
+    def __init__(self, gate: "Gate", number: int, share: Share, places: int = 1) -> None:
         self._gate = gate
         self.number = number
         self.share = share
+        self.places = places
         self.has_place = False
         self.refusal: ApplianceError | None = None
         self.news = asyncio.Event()
@@ -43,19 +45,6 @@ class Ticket:
             raise self.refusal
         return self.has_place
 
-    async def place(self, timeout_s: float) -> None:
-        """Wait for the place. Raises the refusal, or EngineNotReady after ``timeout_s``."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not await self.wait():
-                    pass
-        except TimeoutError:
-            raise EngineNotReady(
-                f"no place was free within {timeout_s:.0f} s",
-                "retry; appliance status tells what the engine is doing",
-                code="queue_timeout",
-            ) from None
-
     def back(self) -> None:
         """Give the place back and wait for another, in the old turn: before all who came later.
 
@@ -65,7 +54,10 @@ class Ticket:
 
 
 class Gate:
-    """At most ``places`` requests run, at most ``max_waiting`` wait; the keys take turns.
+    """At most ``places`` are taken, at most ``max_waiting`` requests wait; the keys take turns.
+
+    Who is next and needs more places than are free is overtaken by nobody: else a request for
+    several would wait for as long as others ask for one.
 
     Where others' requests fill the queue, a key of which nothing waits has one seat more: nobody
     is kept out by another's crowd.
@@ -79,12 +71,14 @@ class Gate:
         self._max_waiting = max_waiting
         self._queue: FairQueue[Ticket] = FairQueue()
         self._running_by_key: Counter[str] = Counter()
+        self._places_by_key: Counter[str] = Counter()
         self._numbers = count()
         self._refusal: Callable[[], ApplianceError] | None = None
         self._wake: Callable[[], None] | None = None
         self._shut = asyncio.Event()
         self._shut.set()
-        self.running = 0
+        self._free_places = places
+        self.running = 0  # requests, however many places each has
         # Called when ``running`` falls to 0 and nobody takes the place at once.
         self.on_idle: Callable[[], None] | None = None
 
@@ -143,16 +137,18 @@ class Gate:
         return self._shut.is_set()
 
     @contextmanager
-    def enter(self, share: Share = NO_KEY) -> Iterator[Ticket]:
+    def enter(self, share: Share = NO_KEY, places: int = 1) -> Iterator[Ticket]:
         """Give a ticket for the length of the ``with`` body, its place free or in the queue.
 
-        Raises at once the refusal in force, and RequestError 429 when the queue, or what
-        ``share`` leaves its key of it, is full.
+        Raises at once RequestError 400 for more ``places`` than there are, or than ``share`` lets
+        its key have; the refusal in force; and RequestError 429 when the queue, or what ``share``
+        leaves its key of it, is full.
         """
+        self._must_exist(share, places)
         if self._refusal is not None:
             raise self._refusal()
-        ticket = Ticket(self, next(self._numbers), share)
-        if self._has_place_for(share):
+        ticket = Ticket(self, next(self._numbers), share, places)
+        if self._has_place_for(ticket):
             self._grant(ticket)
         else:
             self._line_up(ticket)
@@ -160,16 +156,6 @@ class Gate:
             yield ticket
         finally:
             self._leave(ticket)
-
-    @asynccontextmanager
-    async def admit(self, timeout_s: float) -> AsyncIterator[None]:
-        """Hold one place for the length of the ``async with`` body.
-
-        Raises what ``enter`` raises, and EngineNotReady after ``timeout_s`` in the queue.
-        """
-        with self.enter() as ticket:
-            await ticket.place(timeout_s)
-            yield
 
     def take_back(self, ticket: Ticket) -> None:
         """Do what ``Ticket.back`` says.
@@ -184,15 +170,34 @@ class Gate:
             self._queue.put_back(ticket)
             if self._wake is not None:
                 self._wake()
-            self._free(ticket.share)
+            self._free(ticket)
 
-    def _has_place_for(self, share: Share) -> bool:
-        # a place that is free while somebody waits is one that none of those may have
-        is_free = self.is_open and self.running < self._places
-        return is_free and self._may_run(share) and not self._queue.count(share.key)
+    def _must_exist(self, share: Share, places: int) -> None:
+        if places > self._places:
+            limit, hint = f"{self._places} run at once here", "raise APPLIANCE_MAX_NUM_SEQS"
+        elif share.max_running is not None and places > share.max_running:
+            limit = f"the key {share.key!r} may run {share.max_running} at once"
+            hint = f"appliance key new {share.key} --replace --max-running {places}"
+        else:
+            return
+        raise RequestError(
+            400,
+            "too_many_sequences",
+            f"the request asks for {places} sequences (n for each prompt), and {limit}",
+            f"ask for fewer, or {hint}",
+        )
 
-    def _may_run(self, share: Share) -> bool:
-        return share.max_running is None or self._running_by_key[share.key] < share.max_running
+    def _has_place_for(self, ticket: Ticket) -> bool:
+        # who waits and is let in by its key's limit waits for more places to come free
+        is_free = self.is_open and ticket.places <= self._free_places and self._may_run(ticket)
+        is_alone = not self._queue.count(ticket.share.key)
+        return is_free and is_alone and self._queue.first(self._may_run) is None
+
+    def _may_run(self, ticket: Ticket) -> bool:
+        share = ticket.share
+        if share.max_running is None:
+            return True
+        return self._places_by_key[share.key] + ticket.places <= share.max_running
 
     def _line_up(self, ticket: Ticket) -> None:
         if self._wake is not None:
@@ -218,30 +223,36 @@ class Gate:
     def _leave(self, ticket: Ticket) -> None:
         if ticket.has_place:
             ticket.has_place = False
-            self._free(ticket.share)
+            self._free(ticket)
         else:
             self._queue.remove(ticket)
-            self._release()  # who stood behind it may have a higher limit
+            self._release()  # who stood behind it may need less, or have a higher limit
 
-    def _free(self, share: Share) -> None:
+    def _free(self, ticket: Ticket) -> None:
+        key = ticket.share.key
         self.running -= 1
-        self._running_by_key[share.key] -= 1
-        if not self._running_by_key[share.key]:
-            del self._running_by_key[share.key]  # keys come and go
+        self._free_places += ticket.places
+        self._running_by_key[key] -= 1
+        self._places_by_key[key] -= ticket.places
+        if not self._running_by_key[key]:  # keys come and go
+            del self._running_by_key[key], self._places_by_key[key]
         self._release()
         if self.running == 0 and self.on_idle is not None:
             self.on_idle()
 
     def _release(self) -> None:
-        while self.is_open and self.running < self._places:
-            ticket = self._queue.pop(self._may_run)
-            if ticket is None:
+        while self.is_open and self._free_places:
+            ticket = self._queue.first(self._may_run)
+            if ticket is None or ticket.places > self._free_places:
                 return
+            self._queue.take(ticket)
             self._grant(ticket)
 
     def _grant(self, ticket: Ticket) -> None:
         self.running += 1
+        self._free_places -= ticket.places
         self._running_by_key[ticket.share.key] += 1
+        self._places_by_key[ticket.share.key] += ticket.places
         ticket.has_place = True
         ticket.news.set()
 

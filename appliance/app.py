@@ -27,7 +27,7 @@ from appliance.kilo import allowed_url, kilo_config
 from appliance.lan import in_container, machine_names
 from appliance.metrics import CONTENT_TYPE, Metrics
 from appliance.relay import Relay
-from appliance.wireerror import error_body
+from appliance.wireerror import error_body, issues_text
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,7 @@ async def _on_appliance_error(_request: Request, error: Any) -> Response:
 
 
 async def _on_validation_error(_request: Request, error: Any) -> Response:
-    issues = "; ".join(
-        f"the parameter {issue['loc'][-1]}={issue.get('input')!r} does not pass: {issue['msg']}"
-        for issue in error.errors()
-    )
-    return _refused(RequestError(400, "bad_parameter", issues))
+    return _refused(RequestError(400, "bad_parameter", issues_text(error.errors())))
 
 
 def _refused(error: ApplianceError) -> Response:

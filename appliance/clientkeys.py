@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,9 @@ def checked_name(name: str) -> str:
         raise HostError(f"{name!r} is the name of a key that is there always", "take another name")
     if not _NAME.fullmatch(name):
         raise HostError(
-            f"{name!r} is no name for a key",
-            "take 1 to 32 small letters, digits, dots, dashes: appliance key new laptop",
+            f"{name[:40]!r} is no name for a key",
+            "take 1 to 32 small letters, digits, dots, dashes or underscores, a letter or digit "
+            "first: appliance key new laptop",
         )
     return name
 
@@ -98,18 +99,33 @@ def _parsed(name: str, row: Any, where: str) -> ClientKey:
     for limit, least in (("max_running", 1), ("max_waiting", 0)):
         value = row.get(limit)
         if value is not None and (type(value) is not int or value < least):
-            raise _unreadable(where, f"[{name}] {limit}={value!r} must be {least} or more")
-    made = str(row.get("made", ""))
+            shown = repr(value)[:40]
+            raise _unreadable(where, f"[{name}] {limit}={shown} must be {least} or more")
+    made = _day(row.get("made", ""))
+    if made is None:
+        shown = repr(row["made"])[:40]
+        raise _unreadable(where, f"[{name}] made={shown} is no day like 2026-11-23")
     return ClientKey(
         name, bytes.fromhex(kept), made, row.get("max_running"), row.get("max_waiting")
     )
+
+
+def _day(value: Any) -> str | None:
+    """Return a day as it is written and shown, "" for none, None for what is no day."""
+    if value == "":
+        return ""
+    try:
+        return date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        return None
 
 
 def format_keys(keys: Iterable[ClientKey]) -> str:
     """Return the file's text; ``parse_keys`` reads it back."""
     lines = ["# Client keys by name; appliance key new, list and revoke look after them."]
     for key in keys:
-        lines += ["", f'["{key.name}"]', f'sha256 = "{key.sha256.hex()}"', f'made = "{key.made}"']
+        lines += ["", f'["{key.name}"]', f'sha256 = "{key.sha256.hex()}"']
+        lines += [f'made = "{key.made}"'] if key.made else []
         lines += [
             f"{limit} = {value}"
             for limit, value in (("max_running", key.max_running), ("max_waiting", key.max_waiting))

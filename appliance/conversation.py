@@ -20,7 +20,7 @@ from appliance.media import MediaPolicy, check_media
 from appliance.openai import NO_JSON, RelayRoute
 from appliance.prompt import PromptPolicy
 from appliance.seen import LEAST_BYTES, Beginning, Start
-from appliance.wirebody import check_text, fold_field, parse_body
+from appliance.wirebody import LARGE_BYTES, check_text, check_values, fold_field, parse_body
 
 EARLY_BYTES = 4096  # within them a body's messages begin, or its beginning is not kept
 FIRST_BYTES = 256 * 1024  # the longest first message that is changed in its place
@@ -47,6 +47,11 @@ class Reading:
         return "input" if self.route.path == "/v1/responses" else "messages"
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether conversations may stand in two fields, several of them in each."""
+        return self.route.path == "/v1/embeddings"
+
+    @property
     def is_chat(self) -> bool:
         """Whether its messages are those of a chat."""
         return self.name == "messages" and not self.route.is_anthropic
@@ -67,13 +72,18 @@ def read(fields: dict[str, msgspec.Raw], reading: Reading) -> tuple[Draft, Start
 
     Raises RequestError 400 for what has no meaning, or may not pass.
     """
+    if reading.is_embedding:
+        for name in ("messages", "input"):
+            if name in fields and not history.are_plain_parts(fields[name]):
+                _check(parsed(fields[name], name), name, reading)
+        return Draft(fields), None
     raw = fields.get(reading.name)
     if raw is None or memoryview(raw)[0] != b"["[0]:
         return _with_prompt(Draft(fields), reading), None  # the engine's own error names it
     if not reading.is_chat:
         is_plain = history.are_plain_parts(raw)
         if not is_plain:
-            _check(parsed(raw, reading.name), reading)
+            _check(parsed(raw, reading.name), reading.name, reading)
         return _with_prompt(Draft(fields), reading), Start(b"[", 1) if is_plain else None
     look = history.look(raw)
     if look.is_plain and not _lacks_reasoning(raw, reading.route):
@@ -111,7 +121,7 @@ def _start(raw: msgspec.Raw, look: history.Look, reading: Reading) -> Start | No
 
 def _unpacked(fields: dict[str, msgspec.Raw], raw: msgspec.Raw, reading: Reading) -> Draft:
     mended = history.Mended(parsed(raw, reading.name))
-    _check(mended.messages, reading)
+    _check(mended.messages, reading.name, reading)
     messages = mended.messages
     if reading.route.path == "/tokenize":
         messages = [history.with_reasoning(message) for message in messages]
@@ -122,12 +132,12 @@ def _unpacked(fields: dict[str, msgspec.Raw], raw: msgspec.Raw, reading: Reading
     return draft
 
 
-def _check(value: Any, reading: Reading) -> None:
+def _check(value: Any, name: str, reading: Reading) -> None:
     try:
-        check_media(value, reading.name, reading.media)
+        check_media(value, name, reading.media)
     except RecursionError:
         raise RequestError(
-            400, "invalid_json", f"{reading.name} nests too deep", "send flat contents"
+            400, "invalid_json", f"{name} nests too deep", "send flat contents"
         ) from None
 
 
@@ -165,11 +175,14 @@ def by_pieces(
 
     The messages are cut between two of them, where that can be told from a few bytes. A cut in a
     wrong place does no harm: what is before it is then no list. None: it must be read as a whole.
+    Raises RequestError 400 for one that holds too many values.
     """
     found = splice.locate(body[:EARLY_BYTES], reading.name)
-    if found is None or body[found[0] : found[0] + 1] != b"[":
+    if reading.is_embedding or found is None or body[found[0] : found[0] + 1] != b"[":
         return None
     offset = found[0]
+    if len(body) > LARGE_BYTES:
+        yield from check_values(body)
     try:
         fields = parse_body(body[:offset] + b"0}")
     except RequestError:

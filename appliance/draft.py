@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
+from pydantic import TypeAdapter, ValidationError
 
 from appliance.errors import RequestError
 from appliance.openai import NO_JSON
 
 Piece: TypeAlias = bytes | memoryview | msgspec.Raw
+# The engine's own rule: 1e9, 32000.0 and "32000" are numbers to it, and true is 1.
+_WHOLE = TypeAdapter(int | None)
 
 
 class Draft:
@@ -41,6 +44,13 @@ class Draft:
         text = self.raw(name)
         return None if text is None else parsed(text, name)
 
+    def whole(self, name: str) -> int | None:
+        """Return a field as the engine reads a whole number.
+
+        None where it is absent, null, or what the engine refuses. Raises RequestError 400.
+        """
+        return as_whole(self.value(name))
+
     def put(self, name: str, *pieces: Piece) -> None:
         """Set a field's JSON text."""
         self._fields[name] = pieces
@@ -71,6 +81,14 @@ def parsed(text: bytes | msgspec.Raw, name: str) -> Any:
         raise RequestError(
             400, "invalid_json", f"{name} is no JSON: {cause}", "send one JSON object"
         ) from None
+
+
+def as_whole(value: Any) -> int | None:
+    """Return a value as the engine reads a whole number, None where it refuses it (or is null)."""
+    try:
+        return _WHOLE.validate_python(value)
+    except ValidationError:
+        return None
 
 
 def _length(piece: Piece) -> int:

@@ -3,12 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 
 @dataclass(frozen=True)
 class Share:
-    """Whose request it is, and how many of that key's may run and wait; None: as many as can."""
+    """Whose request it is; how many sequences of that key's may run, and requests wait.
+
+    None: as many as can.
+    """
 
     key: str = ""
     max_running: int | None = None
@@ -62,19 +66,17 @@ class FairQueue(Generic[T]):
         self._returned.append(entry)
         self._returned.sort(key=lambda waiting: waiting.number)
 
-    def pop(self, may_run: Callable[[Share], bool]) -> T | None:
-        """Take out the next one whose key may run one more; None where there is none."""
-        for index, entry in enumerate(self._returned):
-            if may_run(entry.share):
-                return self._returned.pop(index)
-        for key, line in self._lines.items():
-            if may_run(line[0].share):
-                entry = line.popleft()
-                del self._lines[key]
-                if line:
-                    self._lines[key] = line  # its next turn comes after everybody else's
-                return entry
-        return None
+    def first(self, may_run: Callable[[T], bool]) -> T | None:
+        """Return the next one whose key lets it run now; None where there is none."""
+        lines = (line[0] for line in self._lines.values())
+        return next(filter(may_run, chain(self._returned, lines)), None)
+
+    def take(self, entry: T) -> None:
+        """Take out one whose turn it is; its key's next turn comes after everybody else's."""
+        has_line = entry not in self._returned
+        self.remove(entry)
+        if has_line and (line := self._lines.pop(entry.share.key, None)) is not None:
+            self._lines[entry.share.key] = line
 
     def remove(self, entry: T) -> None:
         """Take out one that waits no longer; one that is not here is no error."""

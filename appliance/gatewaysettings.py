@@ -14,7 +14,9 @@ class GatewaySettings(BaseModel):
     prompt_file: HomePath | None = Field(
         None, description="a text to use instead of the built-in one"
     )
-    max_body_bytes: Size = Field(64 * 2**20, gt=0, description="largest request body")
+    # The longest text that a context takes is 1 MB; what waits in the queue takes some times its
+    # size, of the few GiB that a loaded engine leaves.
+    max_body_bytes: Size = Field(16 * 2**20, gt=0, description="largest request body")
     fit_output: bool = Field(True, description="lower a max_tokens to what the context has left")
     media_input: bool = Field(
         False, description="the model reads images; else a request with one is refused"

@@ -5,18 +5,19 @@ are the messages decoded and ``mend`` changes them. What has one meaning is writ
 engine takes it. What has none is refused, by its place.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, defstruct
 
 from appliance.errors import RequestError
-from appliance.media import MEDIA_TYPES
+from appliance.media import MEDIA_NAMES, MEDIA_TYPES
 from appliance.prompt import INSTRUCTION_ROLES
 
-_NULL, _ARRAY, _STRING = b"n"[0], b"["[0], b'"'[0]
+_NULL, _ARRAY, _OBJECT, _STRING = b'n[{"'
 
 
 @dataclass(frozen=True)
@@ -32,34 +33,35 @@ class Look:
     begins_with_them: bool = False
 
 
-class _Part(Struct):
+class _Part(Struct, gc=False):
     type: str | None = None
     text: Raw | UnsetType = UNSET
     content: Raw | UnsetType = UNSET
     output: Raw | UnsetType = UNSET
-    image_url: Raw | UnsetType = UNSET
-    audio_url: Raw | UnsetType = UNSET
-    video_url: Raw | UnsetType = UNSET
-    input_audio: Raw | UnsetType = UNSET
-    image_pil: Raw | UnsetType = UNSET
-    image_embeds: Raw | UnsetType = UNSET
-    audio_embeds: Raw | UnsetType = UNSET
-    video_embeds: Raw | UnsetType = UNSET
-    prompt_embeds: Raw | UnsetType = UNSET
 
 
-class _Function(Struct):
+# A part that no medium's name is in: no client can know the one value that such a field may have.
+_NEVER = Literal[secrets.token_hex(16)]  # type: ignore[valid-type]
+_PlainPart = defstruct(
+    "_PlainPart",
+    [(name, _NEVER | UnsetType, UNSET) for name in sorted(MEDIA_NAMES)],
+    bases=(_Part,),
+    gc=False,
+)
+
+
+class _Function(Struct, gc=False):
     name: str
     arguments: Raw
 
 
-class _Call(Struct):
+class _Call(Struct, gc=False):
     id: str
     type: str
     function: _Function
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     role: str
     content: Raw | UnsetType = UNSET
     tool_calls: list[_Call] | UnsetType = UNSET
@@ -67,7 +69,9 @@ class _Message(Struct):
 
 
 _MESSAGES = msgspec.json.Decoder(list[_Message])
-_PARTS = msgspec.json.Decoder(list[_Part])
+_PARTS: msgspec.json.Decoder[list[_Part]] = msgspec.json.Decoder(
+    list[_PlainPart]  # type: ignore[valid-type]
+)
 _NOT_SO = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ODD = Look(is_plain=False)
 
@@ -108,22 +112,23 @@ def are_plain_parts(content: Raw | bytes, depth: int = 0) -> bool:
         parts = _PARTS.decode(content)
     except _NOT_SO:
         return False
-    return depth < 4 and all(_is_plain_part(part, depth) for part in parts)
-
-
-def _is_plain_part(part: _Part, depth: int) -> bool:
-    media = (part.image_url, part.audio_url, part.video_url, part.input_audio, part.image_pil)
-    embeds = (part.image_embeds, part.audio_embeds, part.video_embeds, part.prompt_embeds)
-    if part.type in MEDIA_TYPES or any(value is not UNSET for value in (*media, *embeds)):
+    if depth >= 4:
         return False
-    if part.type is None and part.text is not UNSET:
-        return False
-    for inner in (part.content, part.output):
-        if isinstance(inner, Raw):
-            first = memoryview(inner)[0]
-            if first == b"{"[0] or (first == _ARRAY and not are_plain_parts(inner, depth + 1)):
-                return False
+    for part in parts:
+        if part.type in MEDIA_TYPES or (part.type is None and part.text is not UNSET):
+            return False
+        if part.content is not UNSET and not _holds_plain_parts(part.content, depth):
+            return False
+        if part.output is not UNSET and not _holds_plain_parts(part.output, depth):
+            return False
     return True
+
+
+def _holds_plain_parts(inner: Raw, depth: int) -> bool:
+    first = memoryview(inner)[0]
+    if first == _ARRAY:
+        return are_plain_parts(inner, depth + 1)
+    return first != _OBJECT
 
 
 def _is_plain_call(call: _Call) -> bool:

@@ -131,6 +131,7 @@ def plan_launch(
         *("--served-model-name", settings.served_model_name),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),  # we ask every 2 s
+        "--enable-prompt-tokens-details",  # usage tells what the prefix cache had
         *_capacity_flags(settings, memory),
         *_kernel_flags(settings),
         *_chat_flags(settings, extras),

@@ -17,7 +17,11 @@ MEDIA_NAMES = frozenset(
         *("image_embeds", "audio_embeds", "video_embeds", "prompt_embeds"),
     )
 )
-MEDIA_TYPES = MEDIA_NAMES | {"image", "input_image", "audio", "video"}
+# Some of them only other engines know: this one's own error, or its silence, would not be clear.
+MEDIA_TYPES = MEDIA_NAMES | {
+    *("image", "input_image", "image_file", "computer_screenshot", "audio", "video"),
+    *("input_video", "file", "input_file", "document"),
+}
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 _ODD = re.compile(r"[\s\\\x00-\x1f\x7f]")  # parsers do not agree where the host ends
 
@@ -67,8 +71,8 @@ def check_media(value: Any, where: str, policy: MediaPolicy) -> None:
                 f"{place} is of type {shown[:40]}, and this model reads text only",
                 "send its text instead; APPLIANCE_MEDIA_INPUT=true says that the model can",
             )
-        for url in _strings(part):
-            if (fault := url_fault(url, policy.hosts)) is not None:
+        for name, text in _strings(part, ""):
+            if (fault := _fault(name, text, policy.hosts)) is not None:
                 hosts = ", ".join(sorted(policy.hosts)) or "none"
                 raise RequestError(
                     400,
@@ -76,6 +80,21 @@ def check_media(value: Any, where: str, policy: MediaPolicy) -> None:
                     f"{place} {fault}, which the engine would fetch",
                     f"send a data: URL; APPLIANCE_MEDIA_HOSTS names the hosts allowed ({hosts})",
                 )
+
+
+def _fault(name: str, text: str, hosts: Iterable[str]) -> str | None:
+    """Say what is wrong with the text under a name of a media part, None where it may pass.
+
+    What must be a URL by its name passes as data or from an allowed host, and in no other form:
+    engines differ in what they make of one without a scheme.
+    """
+    scheme = _SCHEME.match(text)
+    kind = scheme[1].lower() if scheme else ""
+    if not name.lower().endswith(("url", "uri")) or kind in ("http", "https"):
+        return url_fault(text, hosts)
+    if kind == "data":
+        return None
+    return f"has a URL of scheme {kind[:20]}:" if kind else "has a URL without a scheme"
 
 
 def url_fault(text: str, hosts: Iterable[str]) -> str | None:
@@ -93,21 +112,21 @@ def url_fault(text: str, hosts: Iterable[str]) -> str | None:
         return f"has a URL of scheme {kind[:20]}:" if is_url else None
     try:
         parts = urlsplit(text)
-        host = parts.hostname or ""
+        host, _port = parts.hostname or "", parts.port
     except ValueError:
         return "has an odd URL"
-    if _ODD.search(text) or "@" in parts.netloc:
+    if _ODD.search(text) or "@" in parts.netloc or not parts.netloc.isascii():
         return "has an odd URL"
     return None if host in hosts else f"has a URL of the host {host[:80] or '(none)'}"
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Yield all texts below a value."""
+def _strings(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Yield all texts below a value, each with the name that it stands under."""
     if isinstance(value, str):
-        yield value
+        yield name, value
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
+        for inner, item in value.items():
+            yield from _strings(item, inner)
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            yield from _strings(item, name)

@@ -42,7 +42,8 @@ class RelayMetrics:
         )
         self.hang_ups = Counter(
             "appliance_hang_ups",
-            "Clients that left before the end, by what they left in: queue, head, prefill, stream",
+            "Clients that left before the end, by when: body (it was not here yet), queue, head, "
+            "prefill, stream",
             ("window",),
             registry=registry,
         )
@@ -84,7 +85,8 @@ class RelayMetrics:
         )
         self.tokens = Counter(
             "appliance_tokens",
-            "Tokens as the engine's usage tells them: prompt, completion; cached is part of prompt",
+            "Tokens as the engine's usage tells them: prompt, completion, and cached, a part of "
+            "prompt",
             ("kind",),
             registry=registry,
         )
@@ -103,7 +105,8 @@ class RelayMetrics:
         )
         self.clamps = Counter(
             "appliance_clamps",
-            "Requests whose output limit was changed to what fits: removed, lowered",
+            "Requests whose output limit was changed to what fits: removed (or made the context), "
+            "lowered",
             ("kind",),
             registry=registry,
         )

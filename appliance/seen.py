@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import msgspec
 
 LEAST_BYTES = 64 * 1024  # below it, reading costs nothing to speak of
+<<<<<<< HEAD
 MOST_BYTES = 4 * 2**20  # of all that is kept: four agents at 200,000 tokens
+=======
+MOST_BYTES = 8 * 2**20  # of all that is kept
+# Of one: no context holds a longer text, and a body that grows in steps is counted again.
+LONGEST = 2 * 2**20
+>>>>>>> gatefix
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Seen:
 
     def keep(self, new: Beginning) -> None:
         """Keep one, in the place of those that it goes on from; the oldest go for it."""
-        if not LEAST_BYTES <= len(new.text) <= self._most_bytes:
+        if not LEAST_BYTES <= len(new.text) <= min(LONGEST, self._most_bytes):
             return
         others = [
             one for one in self._kept if one.kind != new.kind or not new.text.startswith(one.text)

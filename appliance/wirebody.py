@@ -1,9 +1,11 @@
 """Requests on the wire: what is read of a body, and what we change in it. Pure.
 
 A body is checked to be one JSON object before anything else, each of its bytes once: ``parse_body``
-checks a whole one, ``conversation.go_on`` what is new in one whose beginning is known.
+checks a whole one, ``conversation.go_on`` what is new in one whose beginning is known. One that
+holds very many values is refused before any of them is read.
 """
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -17,6 +19,12 @@ from appliance.prompt import PromptPolicy
 
 PIECE_BYTES = 256 * 1024
 _LATER_BYTES = 3  # of a character in UTF-8, after its first: more in a row are none
+# What is read of a body costs some hundred bytes a value, here and in the engine: one that is
+# made of nothing else than "{}," costs fifty times its size. A shorter body holds few enough.
+LARGE_BYTES = 5 * 2**18
+MOST_VALUES = 250_000
+_MARKS = b",[{"  # one of them is before each value, but for the first of all and those of members
+_WHOLE_ESCAPE = re.compile(rb"\\*[^\\]?")
 
 
 def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
@@ -30,10 +38,12 @@ def parse_body(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def check_text(body: bytes) -> Iterator[None]:
-    """Check that ``body`` is UTF-8, a piece at each step. Raises RequestError 400.
+    """Check that ``body`` is UTF-8 and holds no more than MOST_VALUES values, a piece at each step.
 
-    Unparsed values would pass with whatever bytes their strings hold.
+    Unparsed values would pass with whatever bytes their strings hold. Raises RequestError 400.
     """
+    if len(body) > LARGE_BYTES:
+        yield from check_values(body)
     if body.isascii():
         return
     start = 0
@@ -48,6 +58,43 @@ def check_text(body: bytes) -> Iterator[None]:
             raise _no_json(str(cause)) from None
         start = end
         yield
+
+
+def check_values(
+    body: bytes, most: int = MOST_VALUES, piece_bytes: int = PIECE_BYTES
+) -> Iterator[None]:
+    """Check that a body holds no more than ``most`` values, a piece at each step.
+
+    Raises RequestError 400.
+    """
+    marks = 0
+    for start in range(0, len(body), piece_bytes):
+        marks += _marks(body[start : start + piece_bytes])
+        yield
+    if marks <= most:
+        return  # those in strings among them
+    marks = start = 0
+    is_string = False
+    while start < len(body):
+        last = min(start + piece_bytes, len(body)) - 1
+        found = _WHOLE_ESCAPE.match(body, last)
+        end = found.end() if found else last + 1
+        parts = body[start:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        marks += _marks(b"".join(parts[is_string::2]))
+        if marks > most:
+            raise RequestError(
+                400,
+                "too_many_values",
+                f"the body holds more than {most:,} values (messages, parts and fields)",
+                "send fewer and longer ones",
+            )
+        is_string ^= len(parts) % 2 == 0
+        start = end
+        yield
+
+
+def _marks(text: bytes) -> int:
+    return len(text) - len(text.translate(None, _MARKS))
 
 
 def parse_fields(body: bytes) -> dict[str, msgspec.Raw]:

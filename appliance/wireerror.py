@@ -1,6 +1,7 @@
 """Errors on the wire: in one shape, as each route's clients read them. Pure."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -63,6 +64,7 @@ _ANTHROPIC_TYPES = {
 # The engine's words for a prompt that is too long, of this version and of others.
 _TOO_LONG = re.compile(r"maximum context length (?:is|of) \d|maximum context length \(\d")
 TOO_LONG = "context_length_exceeded"
+MOST_ISSUES = 5  # of FastAPI's findings: a union's kinds have one each
 
 
 def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
@@ -86,7 +88,7 @@ def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
         return body
     told = error.get("message") if isinstance(error, dict) else error
     told = told or fields.get("message") or fields.get("detail")
-    text = str(told) if told else body.decode("utf-8", "replace")[:500] or "no text"
+    text = _readable(told) or body.decode("utf-8", "replace")[:500] or "no text"
     if status >= 500:
         return error_body(
             ApplianceError(f"the engine answered {status}: {text}", code="engine_error"),
@@ -94,6 +96,30 @@ def normalise_error(status: int, body: bytes, *, anthropic: bool) -> bytes:
         )
     wrapped = RequestError(status, "not_found" if status == 404 else "refused_by_engine", text)
     return error_body(wrapped, anthropic=anthropic)
+
+
+def issues_text(issues: Iterable[Any]) -> str:
+    """Return what FastAPI found wrong, as ``field: what``; the first few of it, and how many more.
+
+    Each of ``issues`` is an object with ``loc``, the way to the field, and ``msg``. What a client
+    sent is not repeated.
+    """
+    found = [issue for issue in issues if isinstance(issue, dict) and issue.get("msg")]
+    texts = []
+    for issue in found[:MOST_ISSUES]:
+        loc = issue.get("loc")
+        way = [str(step) for step in loc] if isinstance(loc, list | tuple) else []
+        field = ".".join(way[1:] if way[:1] in (["body"], ["query"], ["path"]) else way)
+        texts.append(f"{field or 'the body'}: {issue['msg']}")
+    more = len(found) - len(texts)
+    return "; ".join(texts) + (f"; and {more} more" if more else "")
+
+
+def _readable(told: Any) -> str:
+    if isinstance(told, str) or not told:
+        return told or ""
+    text = issues_text(told) if isinstance(told, list) else ""
+    return text or msgspec.json.encode(told)[:500].decode("utf-8", "replace")
 
 
 def _message(error: Any) -> str:

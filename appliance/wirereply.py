@@ -1,9 +1,10 @@
-"""Replies on the wire: reasoning under both names, and an engine that failed in them. Pure."""
+"""Replies on the wire: reasoning under both names, and signs of life. Pure."""
 
 import re
 
 import msgspec
 
+from appliance.faults import has_engine_fault
 from appliance.openai import NO_JSON
 from appliance.sse import event_data, split_events, with_data
 
@@ -132,33 +133,3 @@ def empty_chunk(events: bytes) -> bytes:
             told = {name: chunk[name] for name in _OF_THE_STREAM if name in chunk}
             return b"data: " + msgspec.json.encode({**told, "choices": []}) + b"\n\n"
     return b""
-
-
-_FAULT_MARKS = (b'"finish_reason":"abort"', b'data: {"error"', b"event: error\n")
-
-
-def has_engine_fault(events: bytes) -> bool:
-    """Tell whether ``is_engine_fault`` is true of one of these whole events."""
-    if all(events.find(mark) < 0 for mark in _FAULT_MARKS):
-        return False
-    return any(map(is_engine_fault, split_events(events)))
-
-
-def is_engine_fault(event: bytes) -> bool:
-    """Tell whether an event reports that the engine failed, or was stopped, in mid-stream.
-
-    Clients retry a broken connection; they do not retry an error event, and take a stream that
-    ends with ``abort`` and ``[DONE]`` for a whole answer.
-    """
-    if b'"finish_reason":"abort"' in event:
-        return True
-    if event.startswith(b"event: error\n"):  # of a messages stream
-        return b'"internal_error"' in event
-    if not event.startswith(b'data: {"error"'):
-        return False
-    try:
-        error = msgspec.json.decode(event_data(event))["error"]
-    except (*NO_JSON, KeyError, TypeError):
-        return False
-    code = error.get("code") if isinstance(error, dict) else None
-    return isinstance(code, int) and code >= 500

@@ -93,6 +93,7 @@ flags=(
     --host "$host"
     --port "$port"
     --disable-access-log-for-endpoints "/health,/metrics"
+    --enable-prompt-tokens-details
     --gpu-memory-utilization 0.8505
     --kv-cache-memory-bytes 3517972480
     --max-model-len 27648

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.admission import Gate, Ticket
-from appliance.errors import ApplianceError, EngineFailed, EngineNotReady, RequestError
+from appliance.errors import ApplianceError, EngineFailed, RequestError
 
 LONG_S = 1000.0
 
@@ -36,6 +36,7 @@ class Guest:
 
     gate: Gate
     timeout_s: float = LONG_S
+    places: int = 1
     inside: bool = False
     was_inside: bool = False
     met: BaseException | None = None
@@ -58,14 +59,17 @@ class Guest:
 
     async def _stay(self) -> None:
         try:
-            async with self.gate.admit(self.timeout_s):
+            with self.gate.enter(places=self.places) as ticket:
+                async with asyncio.timeout(self.timeout_s):
+                    while not await ticket.wait():
+                        pass
                 self.inside = self.was_inside = True
                 self.on_entry()
                 try:
                     await self.leaving.wait()
                 finally:
                     self.inside = False
-        except (ApplianceError, asyncio.CancelledError) as error:
+        except (ApplianceError, TimeoutError, asyncio.CancelledError) as error:
             self.met = error
 
 
@@ -156,23 +160,19 @@ async def test_with_no_queue_a_free_place_is_still_given() -> None:
     await dismiss(gate, guests)
 
 
-async def test_who_waits_too_long_is_told_that_the_engine_is_not_ready() -> None:
+async def test_who_waits_too_long_leaves_the_queue_without_a_place() -> None:
     gate = opened(1)
     holder = Guest(gate).come()
     await turn()
-    with pytest.raises(EngineNotReady) as caught:
-        async with gate.admit(0.01):
-            pytest.fail("admitted without a place")
-    assert caught.value.code == "queue_timeout"
-    assert gate.waiting == 0
+    with gate.enter() as late:
+        assert not await late.wait(0.01)
+    assert (gate.running, gate.waiting) == (1, 0)
     await dismiss(gate, [holder])
 
 
-async def test_time_inside_does_not_count_as_waiting() -> None:
-    gate = opened(1)
-    async with gate.admit(0.001):
-        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.02)
-    assert gate.running == 0
+async def test_who_has_a_place_waits_for_nothing() -> None:
+    with opened(1).enter() as ticket:
+        assert await ticket.wait(0.0)
 
 
 # ---- the engine comes and goes
@@ -211,9 +211,8 @@ async def test_each_who_is_refused_gets_an_error_of_his_own() -> None:
 async def test_who_comes_during_a_refusal_is_refused_at_once() -> None:
     gate = Gate(1, 64)
     gate.refuse(failed)
-    with pytest.raises(EngineFailed, match="the engine is failed"):
-        async with gate.admit(LONG_S):
-            pytest.fail("admitted during a refusal")
+    with pytest.raises(EngineFailed, match="the engine is failed"), gate.enter():
+        pytest.fail("let in during a refusal")
 
 
 @pytest.mark.parametrize("change", [Gate.open, Gate.hold])
@@ -232,9 +231,8 @@ async def test_a_refusal_ends_when_the_engine_comes_back(change: Callable[[Gate]
 
 async def test_an_error_inside_gives_the_place_back() -> None:
     gate = opened(1)
-    with pytest.raises(ZeroDivisionError):
-        async with gate.admit(LONG_S):
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), gate.enter():
+        raise ZeroDivisionError
     assert gate.running == 0
 
 

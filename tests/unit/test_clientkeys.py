@@ -1,5 +1,6 @@
 """The file of named keys: written whole, kept shut, read anew, and never a key in it."""
 
+import json
 import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,7 @@ KEYS = st.builds(
     ClientKey,
     NAMES,
     st.binary(min_size=32, max_size=32),
-    st.dates().map(str),
+    st.just("") | st.dates().map(str),
     LIMITS,
     LIMITS | st.just(0),
 )
@@ -106,11 +107,49 @@ def test_revoking_what_is_not_there_names_what_is(path: Path) -> None:
         revoke_key(path, "desktop")
 
 
-@pytest.mark.parametrize("name", ["", "Laptop", "a b", "-a", "a" * 33, "ü", "a\n", *RESERVED])
+ODD_NAMES = ["", "Laptop", "a b", "-a", "a" * 33, "ü", "a\n", 'a"]', "a\x1b[2J", "\u202ea", "a/b"]
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, *RESERVED])
 def test_a_name_that_no_label_could_hold_is_refused(path: Path, name: str) -> None:
-    with pytest.raises(HostError):
+    with pytest.raises(HostError) as caught:
         add_key(path, name)
+    assert caught.value.what.isprintable()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_file_with_an_odd_name_is_refused_in_plain_letters(name: str) -> None:
+    with pytest.raises(HostError) as caught:
+        parse_keys(f"[{json.dumps(name)}]\nsha256 = '{'0' * 64}'", "here")
+    assert "is no name for a key" in caught.value.what
+    assert caught.value.what.isprintable()
+
+
+def row(made: str) -> str:
+    return f"[laptop]\nsha256 = '{'0' * 64}'\nmade = {made}\n"
+
+
+@pytest.mark.parametrize("made", ["'2026-11-23'", "2026-11-23", '"2026-11-23"', "'20261123'"])
+def test_the_day_that_a_key_was_made_is_read_in_any_spelling_and_written_in_one(made: str) -> None:
+    (key,) = parse_keys(row(made), "here")
+    assert key.made == "2026-11-23"
+    assert 'made = "2026-11-23"' in format_keys([key])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        *("7", "true", "[]", "{}", "'yesterday'", "'2026-13-01'", "2026-11-23T10:00:00"),
+        *('"2026-11-23\\u001b[2J"', '"\\u202e"', '"a\\"\\n[operator]\\nb"', f"'{'9' * 9000}'"),
+    ],
+)
+def test_what_is_no_day_is_refused_in_plain_letters_and_never_printed(made: str) -> None:
+    with pytest.raises(HostError) as caught:
+        parse_keys(row(made), "here")
+    assert "[laptop] made=" in caught.value.what
+    assert caught.value.what.isprintable()
+    assert len(caught.value.what) < 200
 
 
 def test_there_is_a_most_of_keys(path: Path) -> None:

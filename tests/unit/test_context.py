@@ -1,19 +1,23 @@
 """A limit of output is never raised, and becomes what the context has left where it is too much."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from appliance.context import (
     EXTRA_TOKENS,
     LEAST_BYTES,
     Density,
     Room,
+    counter,
     does_not_fit,
     fit,
+    is_counted,
     is_fitted,
     without_large_limit,
 )
@@ -60,9 +64,73 @@ def test_a_limit_goes_only_where_it_is_half_the_context(
 @given(asked=st.integers(1, 10 * SERVED))
 def test_a_limit_that_must_stand_is_at_most_the_context(to: RelayRoute, asked: int) -> None:
     one = draft(max_tokens=asked)
-    room, is_removed = without_large_limit(to, one, SERVED)
-    assert not is_removed
-    assert sent(one)["max_tokens"] == room.asked == min(asked, SERVED)
+    room, is_changed = without_large_limit(to, one, SERVED)
+    assert sent(one)["max_tokens"] == min(asked, SERVED)
+    assert is_changed == (asked > SERVED)
+    # of a large one the engine takes what the prompt leaves: nobody need count for it
+    assert room == (Room(SERVED) if asked * 2 >= SERVED else Room(SERVED, asked, "max_tokens"))
+
+
+SPELLINGS = [float, str, lambda n: f" {n} ", lambda n: f"{n}.0", lambda n: f"+{n}"]
+
+
+@pytest.mark.parametrize("to", [CHAT, COMPLETIONS, RESPONSES, MESSAGES])
+@pytest.mark.parametrize("spell", SPELLINGS)
+@given(asked=st.integers(1, 10 * SERVED), prompt=st.integers(0, SERVED - 1))
+def test_a_limit_in_any_spelling_that_the_engine_takes_is_that_number(
+    to: RelayRoute, spell: Callable[[int], Any], asked: int, prompt: int
+) -> None:
+    name = "max_output_tokens" if to is RESPONSES else "max_tokens"
+    plain, odd = draft(**{name: asked}), draft(**{name: spell(asked)})
+    assert without_large_limit(to, odd, SERVED) == (found := without_large_limit(to, plain, SERVED))
+    assert fit(found[0], odd, prompt) == fit(found[0], plain, prompt)
+    ours, theirs = sent(plain).get(name), sent(odd).get(name)
+    assert (theirs is None) == (ours is None)
+    assert theirs is None or int(float(theirs)) == ours
+
+
+def test_the_engines_own_reader_agrees_on_what_a_limit_is() -> None:
+    class Asked(BaseModel):
+        max_tokens: int | None = None
+
+    for text in ("1e9", "32000.0", '"32000"', "true", "null", "7", "1.5", '"1e9"', "[1]", '"7.5"'):
+        ours = Draft(parse_body(b'{"max_tokens":%b}' % text.encode())).whole("max_tokens")
+        try:
+            theirs = Asked(**json.loads(f'{{"max_tokens":{text}}}')).max_tokens
+        except ValidationError:
+            theirs = None
+        assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget", "limit", "thinking"),
+    [
+        (64_000, 60_000, SERVED, {"type": "enabled", "budget_tokens": SERVED - 1}),
+        (64_000, "60000", SERVED, {"type": "enabled", "budget_tokens": SERVED - 1}),
+        (64_000, 9_000, SERVED, {"type": "enabled", "budget_tokens": 9_000}),
+        (48_000, 47_000, 48_000, {"type": "enabled", "budget_tokens": 47_000}),
+        (64_000, "much", SERVED, {"type": "enabled", "budget_tokens": "much"}),
+    ],
+)
+def test_a_lowered_limit_stays_above_the_budget_of_thinking(
+    asked: int, budget: Any, limit: int, thinking: dict[str, Any]
+) -> None:
+    one = draft(max_tokens=asked, thinking={"type": "enabled", "budget_tokens": budget})
+    without_large_limit(MESSAGES, one, SERVED)
+    assert sent(one) == {"max_tokens": limit, "thinking": thinking}
+
+
+def test_where_too_little_is_left_for_a_budget_the_limit_alone_ends_the_thinking() -> None:
+    one = draft(max_tokens=20_000, thinking={"type": "enabled", "budget_tokens": 10_000})
+    assert fit(Room(SERVED, 20_000, "max_tokens"), one, SERVED - 1000)
+    assert sent(one) == {"max_tokens": 1000, "thinking": {"type": "adaptive"}}
+
+
+@pytest.mark.parametrize("thinking", [None, "on", {"type": "disabled"}, {"type": "adaptive"}, []])
+def test_thinking_without_a_budget_is_left_alone(thinking: Any) -> None:
+    one = draft(max_tokens=64_000, thinking=thinking)
+    without_large_limit(MESSAGES, one, SERVED)
+    assert sent(one)["thinking"] == thinking
 
 
 def test_of_two_limits_the_newer_name_rules() -> None:
@@ -78,7 +146,7 @@ def test_of_two_limits_the_newer_name_rules() -> None:
     assert without_large_limit(CHAT, null, SERVED)[0].name == "max_tokens"
 
 
-@pytest.mark.parametrize("value", [0, -1, "many", 1.5, True, None, [], {}])
+@pytest.mark.parametrize("value", [0, -1, "many", 1.5, "1e3", False, None, [], {}])
 def test_what_is_no_limit_is_left_for_the_engine(value: Any) -> None:
     one = draft(max_tokens=value)
     assert without_large_limit(CHAT, one, SERVED) == (Room(SERVED), False)
@@ -136,6 +204,8 @@ def test_short_prompts_tell_nothing_and_those_of_long_ago_are_forgotten() -> Non
         (CHAT, {"truncate_prompt_tokens": 10}, False),
         (RESPONSES, {"truncation": "auto"}, False),
         (RESPONSES, {"truncation": "disabled"}, True),
+        (RESPONSES, {"truncation": None}, True),
+        (CHAT, {"truncate_prompt_tokens": None}, True),
         (route("/v1/embeddings"), {}, False),
         (route("/tokenize"), {}, False),
     ],
@@ -144,6 +214,30 @@ def test_only_what_generates_and_cuts_no_prompt_is_fitted(
     to: RelayRoute, fields: dict[str, Any], fitted: bool
 ) -> None:
     assert is_fitted(to, draft(**fields)) == fitted
+
+
+@pytest.mark.parametrize(
+    ("to", "path", "answer"),
+    [
+        (CHAT, "/tokenize", "count"),
+        (COMPLETIONS, "/tokenize", "count"),
+        (MESSAGES, "/v1/messages/count_tokens", "input_tokens"),
+    ],
+)
+def test_a_prompt_is_counted_where_its_own_route_would_count_it(
+    to: RelayRoute, path: str, answer: str
+) -> None:
+    found = counter(to)
+    assert found is not None
+    assert (found.path, found.answer) == (path, answer)
+    assert {"model", "messages", "tools", "chat_template_kwargs"} <= set(found.names)
+    assert ("system" in found.names) == (to is MESSAGES)
+    assert is_counted(to) == (path == "/tokenize")
+
+
+def test_a_response_is_counted_nowhere() -> None:
+    assert counter(RESPONSES) is None
+    assert not is_counted(RESPONSES)
 
 
 def test_the_refusal_is_worded_so_that_agents_compact() -> None:

@@ -1,5 +1,6 @@
 """Turns: fair between keys, first in first out within one, and nobody is forgotten."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -18,7 +19,7 @@ KEYS = ("a", "b", "c")
 CROWD = st.lists(st.sampled_from(KEYS), max_size=40)
 
 
-def anybody(_share: Share) -> bool:
+def anybody(_guest: Guest) -> bool:
     return True
 
 
@@ -29,9 +30,17 @@ def line(keys: list[str]) -> FairQueue[Guest]:
     return queue
 
 
+def pop(queue: FairQueue[Guest], may_run: Callable[[Guest], bool] = anybody) -> Guest | None:
+    """Take out the next one, as the gate does it."""
+    guest = queue.first(may_run)
+    if guest is not None:
+        queue.take(guest)
+    return guest
+
+
 def drained(queue: FairQueue[Guest]) -> list[Guest]:
     out = []
-    while (guest := queue.pop(anybody)) is not None:
+    while (guest := pop(queue)) is not None:
         out.append(guest)
     assert len(queue) == 0
     return out
@@ -58,7 +67,7 @@ def test_between_two_turns_of_a_waiting_key_each_other_has_one_at_most(keys: lis
 
 def test_a_key_that_comes_late_has_its_turn_after_one_round() -> None:
     queue = line(["a"] * 10 + ["b"])
-    queue.pop(anybody)
+    pop(queue)
     assert [guest.share.key for guest in drained(queue)][:2] == ["b", "a"]
 
 
@@ -79,10 +88,10 @@ def test_who_is_put_back_stands_before_all_others_in_the_old_order(
 
 def test_a_key_at_its_limit_is_passed_over_and_keeps_its_turn() -> None:
     queue = line(["a", "b", "a"])
-    only_b = queue.pop(lambda share: share.key == "b")
+    only_b = pop(queue, lambda guest: guest.share.key == "b")
     assert only_b is not None
     assert only_b.share.key == "b"
-    assert queue.pop(lambda share: share.key == "b") is None
+    assert pop(queue, lambda guest: guest.share.key == "b") is None
     assert [guest.number for guest in drained(queue)] == [0, 2]
 
 
@@ -100,8 +109,14 @@ def test_who_leaves_is_missed_by_nobody_and_leaving_twice_is_nothing(
     assert left not in drained(queue)
 
 
+def test_a_look_at_the_next_one_leaves_it_where_it_is() -> None:
+    queue = line(["a", "b"])
+    assert queue.first(anybody) is queue.first(anybody)
+    assert len(queue) == 2
+
+
 def test_a_cleared_queue_is_empty() -> None:
     queue = line(["a", "b"])
     queue.put_back(Guest(9, Share("a")))
     queue.clear()
-    assert (len(queue), queue.pop(anybody), queue.count("a")) == (0, None, 0)
+    assert (len(queue), pop(queue), queue.count("a")) == (0, None, 0)

@@ -14,6 +14,7 @@ PURE = (
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
     *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
     *("splice", "seen", "draft", "media", "history", "context", "conversation", "intake"),
+    *("sequences", "faults"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),

@@ -20,6 +20,12 @@ PARTS = [
     image(),
     {"type": "image_url", "image_url": DATA},
     {"type": "input_image", "image_url": DATA},
+    {"type": "computer_screenshot", "image_url": DATA},
+    {"type": "file", "file": {"file_data": "AAAA", "filename": "a.pdf"}},
+    {"type": "input_file", "file_url": "https://a.example/a.pdf"},
+    {"type": "document", "source": {"type": "url", "url": "https://a.example/a.pdf"}},
+    {"type": "document", "source": {"type": "text", "data": "words"}},
+    {"type": "input_video", "video_url": DATA},
     {"type": "input_image", "file_id": "f"},
     {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
     {"type": "image", "source": {"type": "url", "url": "https://a.example"}},
@@ -88,6 +94,42 @@ def test_data_and_allowed_hosts_pass(url: str) -> None:
         "HTTPS://EVIL.example",
         "http://cdn.example\t.evil.example/",
         "http://cdn.example./",
+        "http:///cdn.example/",
+        "http:cdn.example",
+        "http://cdn.example:80@evil.example/",
+        "http://user:pw@cdn.example/",
+        "http://cdn.example%2eevil.example/",
+        "http://cdn%2eexample/",
+        "http://%63dn.example/",
+        "http://cdn.example%00@evil.example/",
+        "http://cdn.example;evil.example/",
+        "http://cdn.example:abc/",
+        "http://cdn\u3002example/",
+        "http://\u24d2dn.example/",
+        "http://cdn.example\u00ad/",
+        "http://cdn.example/\r\nHost: evil.example",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::1%25lo]/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://127.1/",
+        "ht\ttp://evil.example/",
+        "\ufeffhttp://evil.example/",
+        "\u200bhttp://evil.example/",
+        "\uff48ttp://evil.example/",
+        "http\u017f://evil.example/",
+        "\x00http://evil.example/",
+        "//evil.example/a.png",
+        "\\\\evil.example\\a.png",
+        "/etc/passwd",
+        "etc/passwd",
+        "",
+        "httpx://cdn.example/",
+        "http+unix://%2Frun%2Fx.sock/",
+        "view-source:http://cdn.example/",
+        "blob:http://cdn.example/",
+        "javascript:x",
+        "s3:cdn.example",
         "file:///etc/passwd",
         "FILE:/etc/passwd",
         "ftp://cdn.example/a",
@@ -104,6 +146,26 @@ def test_no_other_url_passes(url: str) -> None:
 @pytest.mark.parametrize("text", ["auto", "image/png", "AAAA==", "note: this", "", "c:\\x.png"])
 def test_what_is_no_url_has_no_fault(text: str) -> None:
     assert url_fault(text, ()) is None
+
+
+def test_an_allowed_hosts_letters_are_plain_ones() -> None:
+    kelvin = "http://\u212adn.example/"  # which lower() turns into a k
+    assert url_fault("http://kdn.example/", {"kdn.example"}) is None
+    assert url_fault(kelvin, {"kdn.example"}) == "has an odd URL"
+
+
+@pytest.mark.parametrize("name", ["url", "URL", "image_url", "fileUrl", "file_uri", "audio_url"])
+def test_what_is_a_url_by_its_name_is_data_or_of_an_allowed_host(name: str) -> None:
+    for text in ("//cdn.example/a", "AAAA", "ftp:cdn.example"):
+        with pytest.raises(RequestError) as caught:
+            check_media([{"type": "image", "source": {name: text}}], "input", READS)
+        assert caught.value.code == "media_not_allowed"
+    check_media([{"type": "image", "source": {name: DATA, "data": "//uQxAAA"}}], "input", READS)
+
+
+def test_sound_that_looks_like_a_host_is_data() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "//uQxAAAAAAA", "format": "mp3"}}
+    check_media([sound], "messages", READS)  # an MP3 frame begins so, in base64
 
 
 def test_a_url_is_found_under_any_name_of_the_part() -> None:

@@ -1,9 +1,13 @@
 """The metrics' text: our families alone, in base units, with few labels."""
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from appliance import metrics as metrics_module
 from appliance.lifecycle import EngineState
 from appliance.metrics import CONTENT_TYPE, Metrics
 
@@ -35,6 +39,17 @@ def test_every_family_is_ours_so_that_the_engines_text_can_follow() -> None:
 
 def test_every_family_says_what_it_means() -> None:
     assert [name for name, family in families(used()).items() if not family.documentation] == []
+
+
+def test_the_help_of_hang_ups_names_every_window_that_a_client_can_leave_in() -> None:
+    windows = {
+        name
+        for path in Path(metrics_module.__file__).parent.glob("*.py")
+        for name in re.findall(r'\bwindow(?:: str)? = "(\w+)"', path.read_text())
+    }
+    assert windows >= {"body", "queue", "head", "prefill", "stream"}
+    told = families(used())["appliance_hang_ups"].documentation
+    assert [name for name in sorted(windows) if not re.search(rf"\b{name}\b", told)] == []
 
 
 def test_no_label_carries_an_id_a_path_or_a_prompt() -> None:

@@ -28,7 +28,7 @@ from appliance.wireerror import (
     error_headers,
     normalise_error,
 )
-from appliance.wirereply import alias_event, alias_reasoning, is_engine_fault
+from appliance.wirereply import alias_event, alias_reasoning
 
 
 def reply(part: str, **fields: Any) -> bytes:
@@ -112,34 +112,6 @@ def test_an_event_without_reasoning_passes_to_the_byte(event: bytes) -> None:
     assert alias_event(event) is event
 
 
-# ---- faults in mid-stream
-
-
-@pytest.mark.parametrize(
-    ("event", "is_fault"),
-    [
-        (b'data: {"error":{"message":"EngineCore died","code":500}}\n\n', True),
-        (b'data: {"error": {"message": "gone", "code": 503}}\n\n', True),
-        (b'data: {"choices":[{"delta":{},"finish_reason":"abort"}]}\n\n', True),
-        (b'event: error\ndata: {"type":"error","error":{"type":"internal_error"}}\n\n', True),
-        (
-            b'event: error\ndata: {"type":"error","error":{"type":"invalid_request_error"}}\n\n',
-            False,
-        ),
-        (b'data: {"error":{"message":"too long","code":400}}\n\n', False),
-        (b'data: {"error":"text"}\n\n', False),
-        (b'data: {"error":{"message":"x","code":"500"}}\n\n', False),
-        (b'data: {"error"\n\n', False),
-        (b'data: {"choices":[{"delta":{"content":"\\"finish_reason\\":\\"abort\\""}}]}\n\n', False),
-        (b'data: {"choices":[{"delta":{"content":"data: {\\"error\\""}}]}\n\n', False),
-        (b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', False),
-        (b"data: [DONE]\n\n", False),
-    ],
-)
-def test_an_engines_own_end_is_told_from_an_answer(event: bytes, is_fault: bool) -> None:
-    assert is_engine_fault(event) is is_fault
-
-
 # ---- errors
 
 
@@ -214,15 +186,6 @@ def test_any_other_error_is_wrapped_with_what_it_said(
     assert said in wrapped["error"]["message"]
     assert (wrapped.get("type") == "error") is anthropic
     assert anthropic or (wrapped["error"]["type"] == "server_error") is (status >= 500)
-
-
-# ---- errors after the head
-
-BAD = b'data: {"error":{"message":"max context\\nis 10","code":400}}\n\ndata: [DONE]\n\n'
-
-
-def test_an_error_event_is_not_taken_for_the_engines_death() -> None:
-    assert not is_engine_fault(BAD)
 
 
 # ---- headers

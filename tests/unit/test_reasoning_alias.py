@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.faults import has_engine_fault
 from appliance.sse import split_events
 from appliance.wirereply import (
     ChatFilter,
     alias_event,
     empty_chunk,
-    has_engine_fault,
     without_faults,
 )
 

@@ -33,7 +33,50 @@ def test_a_chat_streams_last_chunk_tells_its_tokens(
 def test_an_anthropic_streams_message_delta_tells_its_tokens() -> None:
     usage = {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 3}
     tail = event({"type": "message_delta", "usage": usage}) + event({"type": "message_stop"})
-    assert find_usage(tail) == Usage(7, 3, 4)
+    assert find_usage(tail) == Usage(11, 3, 4)  # its prompt leaves out what was cached
+
+
+def test_a_messages_beginning_tells_its_prompt_and_its_end_the_answer() -> None:
+    begun = {"usage": {"input_tokens": 9, "output_tokens": 0}}
+    stream = event({"type": "message_start", "message": begun})
+    assert find_usage(stream) == Usage(9, 0, 0)
+    stream += event({"type": "message_delta", "usage": {"output_tokens": 3}})
+    assert find_usage(stream) == Usage(9, 3, 0)
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS, st.booleans())
+def test_a_whole_message_tells_all_of_its_prompt(
+    fresh: int, read: int, written: int, completion: int, compact: bool
+) -> None:
+    usage = {
+        "input_tokens": fresh,
+        "output_tokens": completion,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+    }
+    body = {"type": "message", "content": [], "usage": usage}
+    separators = (",", ":") if compact else (", ", ": ")
+    whole = json.dumps(body, separators=separators).encode()
+    assert find_usage(whole) == Usage(fresh + read + written, completion, read)
+
+
+LOOKALIKE = {"usage": {"prompt_tokens": 900, "input_tokens": 900, "completion_tokens": 900}}
+
+
+def test_what_a_tool_is_called_with_is_no_usage() -> None:
+    call = {"type": "tool_use", "name": "meter", "input": LOOKALIKE}
+    usage = {"input_tokens": 7, "output_tokens": 3}
+    for body in ({"content": [call], "usage": usage}, {"usage": usage, "content": [call]}):
+        assert find_usage(json.dumps(body).encode()) == Usage(7, 3, 0)
+    assert find_usage(json.dumps({"content": [call]}).encode()) is None
+
+
+def test_what_a_request_asked_for_and_a_response_repeats_is_no_usage() -> None:
+    tools = [{"name": "meter", "parameters": {"properties": LOOKALIKE}}]
+    usage = {"input_tokens": 7, "output_tokens": 3}
+    told = {"tools": tools, "metadata": LOOKALIKE, "usage": usage}
+    assert find_usage(event({"type": "response.completed", "response": told})) == Usage(7, 3, 0)
+    assert find_usage(json.dumps({"object": "response", **told}).encode()) == Usage(7, 3, 0)
 
 
 def test_a_responses_stream_tells_its_tokens_within_the_response() -> None:
@@ -69,6 +112,10 @@ def test_of_usages_that_grow_the_last_counts() -> None:
         event({"delta": {"content": '"usage":{"prompt_tokens":7}'}}),
         b'data: {"usage": 7}\n\n',
         b'data: {"usage":{}}\n\n',
+        b'{"usage":{"minimum":5}}',
+        b'{"usage":{"prompt_tokens":true,"completion_tokens":-1}}',
+        b'{"usage":{"prompt_tokens":7}',
+        b'{"error":{"usage":{"prompt_tokens":7}}}',
     ],
 )
 def test_what_tells_no_usage_counts_nothing(reply: bytes) -> None:
@@ -77,5 +124,7 @@ def test_what_tells_no_usage_counts_nothing(reply: bytes) -> None:
 
 @given(st.binary(max_size=60))
 def test_no_bytes_break_it(rubbish: bytes) -> None:
-    told = find_usage(b'"usage":{"prompt_tokens":1,"completion_tokens":2}' + rubbish)
-    assert isinstance(told, Usage)
+    whole = event({"usage": {"prompt_tokens": 1, "completion_tokens": 2}})
+    assert find_usage(whole + rubbish) == Usage(1, 2, 0)
+    for told in (b'"usage"' + rubbish, b'{"usage":' + rubbish, b'data: {"usage":{' + rubbish):
+        find_usage(told)  # raises nothing

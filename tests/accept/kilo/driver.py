@@ -3,11 +3,13 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.accept.kilo.table import Tale
 from tests.accept.stage import Stage
 from tests.engines import MODEL, ROOT
 
@@ -53,6 +55,12 @@ class Told:
         return [event.get("part", event) for event in self.events if event["type"] == kind]
 
     @property
+    def end(self) -> str:
+        """How it ended, in a few words."""
+        errors = [error_text(event.get("error", {})) for event in self.parts("error")]
+        return "; ".join([f"exit {self.code}", *errors])
+
+    @property
     def text(self) -> str:
         """All that it showed as text."""
         return "".join(part["text"] for part in self.parts("text"))
@@ -68,6 +76,11 @@ class Told:
         return [(part["tool"], part["state"]["status"]) for part in self.parts("tool_use")]
 
 
+def error_text(error: Json) -> str:
+    """Return an error of Kilo's in its own words."""
+    return str(error.get("data", {}).get("message") or error.get("name"))
+
+
 @dataclass(frozen=True)
 class Kilo:
     """Kilo in a workspace and a home of its own, configured by the appliance's preset."""
@@ -75,8 +88,9 @@ class Kilo:
     binary: Path
     stage: Stage
     folder: Path
+    tale: Tale
     options: Mapping[str, object] = field(default_factory=dict)
-    limit: Mapping[str, int] | None = None  # None: the preset's; empty: no limits
+    limited: bool = True  # by the preset's limits
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -92,8 +106,8 @@ class Kilo:
         config: Json = reply.json()
         (provider,) = config["provider"].values()
         provider["options"] |= self.options
-        if self.limit is not None:
-            provider["models"][MODEL]["limit"] = dict(self.limit)
+        if not self.limited:
+            del provider["models"][MODEL]["limit"]  # an empty one spoils the whole file
         return {**config, "permission": DENIED, "share": "disabled", "autoupdate": False}
 
     def environment(self) -> dict[str, str]:
@@ -122,6 +136,14 @@ class Kilo:
             self.workspace.mkdir(parents=True)
             subprocess.run(["git", "init", "-q", self.workspace], check=True)
 
+    @contextmanager
+    def told_of(self) -> Iterator[None]:
+        """Put what is asked of the engine meanwhile, and the time that it takes, into the tale."""
+        began = len(self.stage.script.noted())
+        with self.tale.timed():
+            yield
+        self.tale.kinds.update(note["kind"] for note in self.stage.script.noted()[began:])
+
     def ask(self, prompt: str, *, within_s: float = TURN_S, resume: bool = False) -> Told:
         """Give it one prompt; return what it told when it ended."""
         self.prepare()
@@ -129,7 +151,7 @@ class Kilo:
         words += ["--continue"] if resume else []
         argv = [str(self.binary), *words, "--dir", str(self.workspace)]
         log = self.folder / "kilo.log"
-        with log.open("wb") as err:
+        with self.told_of(), log.open("wb") as err:
             done = subprocess.run(
                 argv,
                 input=prompt.encode(),
@@ -142,4 +164,6 @@ class Kilo:
             )
         lines = done.stdout.decode().splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
-        return Told(done.returncode, events, log.read_text(errors="replace"))
+        told = Told(done.returncode, events, log.read_text(errors="replace"))
+        self.tale.ends.append(told.end)
+        return told

@@ -1,12 +1,10 @@
 """The two waits that Kilo's own timers make long, once for real and with the default timers."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.accept.kilo.conftest import Begin
-from tests.accept.kilo.driver import Kilo
+from tests.accept.kilo.conftest import Begin, KiloAt
 from tests.accept.kilo.test_turns import DONE, PATH, TEXT, WRITES
 from tests.fakes.script import Turn
 
@@ -16,10 +14,10 @@ DEFAULTS: dict[str, Any] = {"keepalive_s": 15, "head_after_s": 10}
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
-def test_330_seconds_of_silence_end_well(kilo_binary: Path, begin: Begin, tmp_path: Path) -> None:
+def test_330_seconds_of_silence_end_well(kilo_at: KiloAt, begin: Begin) -> None:
     stage = begin(**DEFAULTS, wedge_quiet_s=3600)  # a real engine's counters go on meanwhile
     stage.script.play(WRITES, Turn("Long.", DONE.content, faults={"silent_prefill": SILENCE_S}))
-    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
+    kilo = kilo_at(stage)
     told = kilo.ask("Write it.", within_s=600)
     assert told.code == 0, told.stderr
     assert told.text.strip() == DONE.content
@@ -28,13 +26,13 @@ def test_330_seconds_of_silence_end_well(kilo_binary: Path, begin: Begin, tmp_pa
 
 
 def test_an_engine_that_needs_12_minutes_to_start_is_waited_for(
-    kilo_binary: Path, begin: Begin, tmp_path: Path
+    kilo_at: KiloAt, begin: Begin
 ) -> None:
     waits = {"start_timeout_s": 3600, "admit_wait_s": 1200, "start_quiet_s": 1200}
     stage = begin("--ready-after", str(START_S), ready=False, **DEFAULTS, **waits)
     stage.appliance.until("starting")
     stage.script.play(WRITES, DONE)
-    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
+    kilo = kilo_at(stage)
     told = kilo.ask("Write it.", within_s=START_S + 300)
     assert told.code == 0, told.stderr
     assert told.text.strip() == DONE.content

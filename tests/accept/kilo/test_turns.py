@@ -1,13 +1,12 @@
 """A task with the real Kilo Code: thoughts, tools, ten turns, and what it asks beside them."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.accept.gaps import said
-from tests.accept.kilo.conftest import SERVED, Begin
+from tests.accept.kilo.conftest import SERVED, Begin, KiloAt
 from tests.accept.kilo.driver import Kilo
 from tests.fakes.script import Turn
 
@@ -64,10 +63,10 @@ def test_two_calls_of_one_turn_both_run(kilo: Kilo) -> None:
 
 @pytest.mark.parametrize("served", [SERVED, 27_648])
 def test_ten_tool_turns_fit_without_compaction_below_70_percent(
-    kilo_binary: Path, begin: Begin, tmp_path: Path, served: int
+    kilo_at: KiloAt, begin: Begin, served: int
 ) -> None:
     stage = begin(max_model_len=served)
-    kilo = Kilo(kilo_binary, stage, tmp_path / "kilo")
+    kilo = kilo_at(stage)
     stage.script.play(Turn(content="Ready."))
     assert kilo.ask("Are you ready?").code == 0
     (floor,) = [note["prompt_tokens"] for note in stage.script.noted()]
