@@ -32,7 +32,7 @@ _FOREIGN = (
 _TWINS = (
     *("modern", "modem", "clear", "dear", "burn", "bum", "vvorker", "worker", "Il1lI", "O0oO0"),
     *("S5s", "B8", "Z2z", "l10n", "1i0n", "i18n", "il8n", "rnatrix", "matrix", "cache", "caehe"),
-    *("v1.10.1", "v1.1O.1", "v11.0.1", "flie", "file", "utlis", "utils", "indexx", "index"),
+    *("v1.10.1", "v1.1O.1", "v11.0.1", "fi1e", "file", "utlis", "utils", "indexx", "index"),
 )
 
 

@@ -1,6 +1,6 @@
 """The report as Markdown, for a terminal as for a README. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from appliance.bench.report import Report, Tally, notes
 from appliance.bench.score import Rate
@@ -15,7 +15,7 @@ def markdown(report: Report) -> str:
 
 def _lines(report: Report) -> Iterator[str]:
     about = report.about
-    yield f"Paths of {about['model']} at {about['base_url']}, seed {about['seed']}, "
+    yield f"Paths of {about['model']} at {about['base_url']}, seed {about['seed']},"
     yield f"{about['cases']} cases, temperature {about['temperature']:g}, begun {about['begun']}."
     yield "Shares in percent, with Wilson's 95 % interval."
     for note in notes(report):
@@ -23,12 +23,20 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield from _rows([(part.arm.name, part.total) for part in report.arms])
     yield from _kind_lines(report)
-    for part in report.arms:
-        for title, tallies in (("stratum", part.strata), ("task", part.tasks)):
-            yield ""
-            yield f"By {title}, {part.arm.name}:"
-            yield ""
-            yield from _rows(list(tallies.items()))
+    yield from _exact_lines("kind of path", report, [part.strata for part in report.arms])
+    yield from _exact_lines("task", report, [part.tasks for part in report.arms])
+
+
+def _exact_lines(title: str, report: Report, parts: Sequence[Mapping[str, Tally]]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    rows = []
+    for name in names:
+        there = [part[name].exact if name in part else Rate(0, 0) for part in parts]
+        rows.append((name, str(max(rate.total for rate in there)), *map(percent, there)))
+    yield ""
+    yield f"Exact by {title}:"
+    yield ""
+    yield from _table(("", "asked", *(part.arm.name for part in report.arms)), rows)
 
 
 def _kind_lines(report: Report) -> Iterator[str]:
