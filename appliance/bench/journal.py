@@ -36,23 +36,23 @@ class Journal:
         path = folder / NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            if text and not resume:
+            data = path.read_bytes() if path.exists() else b""
+            if data and not resume:
                 raise HostError(
                     f"{path} holds the answers of an earlier run",
                     "go on with it: --resume; or write elsewhere: --out DIR",
                 )
-            whole, _, _half = text.rpartition("\n")
-            lines = whole.split("\n") if whole else []
+            whole, _, _half = data.rpartition(b"\n")
+            lines = whole.decode("utf-8").split("\n") if whole else []
             kept = _checked(path, lines[0], about) if lines else about
             answers = [_read(path, line) for line in lines[1:]]
-            file = path.open("r+" if lines else "w", encoding="utf-8")
+            file = path.open("r+" if lines else "w", encoding="utf-8", newline="\n")
         except (OSError, UnicodeDecodeError) as cause:
             raise HostError(f"{path} cannot be used: {cause}", "write elsewhere: --out DIR") from (
                 cause
             )
         if lines:
-            file.seek(len(f"{whole}\n".encode()))
+            file.seek(len(whole) + 1)
             file.truncate()
         else:
             file.write(json.dumps(dict(about), ensure_ascii=False) + "\n")
@@ -87,13 +87,13 @@ def write_whole(path: Path, text: str) -> None:
 def _checked(path: Path, line: str, about: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the kept header. Raises HostError when it is that of another measurement."""
     try:
-        kept = json.loads(line)
+        kept = dict(json.loads(line))
         differing = [
             f"{name} was {kept.get(name)!r} and is {about.get(name)!r}"
             for name in {**kept, **about}
             if name not in _FREE and kept.get(name) != about.get(name)
         ]
-    except (ValueError, AttributeError) as cause:
+    except (ValueError, TypeError) as cause:
         raise HostError(
             f"{path} is no journal of ours: {cause}", "write elsewhere: --out DIR"
         ) from (cause)
@@ -102,7 +102,7 @@ def _checked(path: Path, line: str, about: Mapping[str, Any]) -> Mapping[str, An
             f"{path} is of another measurement: {'; '.join(differing)}",
             "say the same as then, or write elsewhere: --out DIR",
         )
-    return dict(kept)
+    return kept
 
 
 def _read(path: Path, line: str) -> Answer:

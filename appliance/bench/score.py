@@ -17,7 +17,6 @@ _LONGEST = 4096  # characters of a text that are searched for a path
 _FENCE = re.compile(r"\A```[^\n]*\n(.*?)\n?```\Z", re.DOTALL)
 _QUOTED = re.compile(r"[`\"'“«]([^`\"'“”«»\n]+)[`\"'”»]")
 _ROOTED = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:|\\)?[/\\]\S+")
-_WRAPS = ("``", '""', "''", "“”", "**")
 
 
 class Outcome(StrEnum):
@@ -90,7 +89,8 @@ def _best(case: Case, text: str) -> Verdict:
     if case.path in candidates:
         return Verdict(Outcome.EXACT, written=case.path)
     alike, written = max((_likeness(case.path, part), part) for part in candidates)
-    return _verdict(case, written) if alike >= _ALIKE else Verdict(Outcome.NONE)
+    is_meant = alike >= _ALIKE or _last(written) == _last(case.path)
+    return _verdict(case, written) if is_meant else Verdict(Outcome.NONE)
 
 
 def _candidates(text: str) -> Iterator[str]:
@@ -98,11 +98,9 @@ def _candidates(text: str) -> Iterator[str]:
     inner = fenced[1] if fenced else text
     yield inner
     for line in inner.splitlines():
-        line = line.strip()
+        line = line.strip().strip("*")
         yield line
         yield line.rstrip(".")
-        if len(line) > 2 and line[0] + line[-1] in _WRAPS:
-            yield line[1:-1]
     yield from _QUOTED.findall(inner)
     for found in _ROOTED.findall(inner):
         yield found
@@ -113,6 +111,10 @@ def _likeness(path: str, part: str) -> float:
     if len(part) > 2 * len(path):
         return 0.0
     return SequenceMatcher(None, path.casefold(), part.casefold(), autojunk=False).ratio()
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@
         serve MODEL [FLAGS of engine.py]
 
 It knows the right answer to each question of ``appliance bench paths --seed N`` and spoils it in
-one of these ways, each in a share of its answers: case, inserted space, lost space, dropped
-component, doubled separator, substituted character. Where the path-preservation prompt has come
-along, each rate is multiplied by FACTOR. The same request always gets the same answer. Anybody
-else's question is answered as by the fake engine.
+one of these ways, each in a share of its answers: case, inserted_space, lost_space,
+dropped_component, doubled_separator, substituted_character. Where the path-preservation prompt
+has come along, each rate is multiplied by FACTOR. The same request always gets the same answer.
+Anybody else's question is answered as by the fake engine. ``--busy N`` refuses every Nth request
+with 503 at first.
 
     GET /fake/glitches      {"answers": N, "glitches": {kind: count}}: what it really did
 """
@@ -31,7 +32,7 @@ from tests.fakes import engine_wire as wire
 from tests.fakes.engine import Process, parse
 from tests.fakes.engine_api import FakeEngine
 from tests.fakes.engine_checks import check_lengths, check_prompt
-from tests.fakes.engine_http import Exchange
+from tests.fakes.engine_http import Exchange, json_reply
 from tests.fakes.script import Turn
 from tests.fakes.scripted_engine import told
 
@@ -64,7 +65,8 @@ def _lost(path: str, rng: Random) -> str:
 def _dropped(path: str, rng: Random) -> str:
     mark = "\\" if "\\" in path else "/"
     parts = path.split(mark)
-    inner = [place for place in range(1, len(parts) - 1) if parts[place]]
+    first = 4 if path.startswith("\\\\") else 1  # a share's host is no component
+    inner = [place for place in range(first, len(parts) - 1) if parts[place]]
     if not inner:
         return path
     del parts[rng.choice(inner)]
@@ -87,11 +89,11 @@ def _substituted(path: str, rng: Random) -> str:
 
 GLITCHES: dict[str, Callable[[str, Random], str]] = {
     "case": _case,
-    "inserted space": _inserted,
-    "lost space": _lost,
-    "dropped component": _dropped,
-    "doubled separator": _doubled,
-    "substituted character": _substituted,
+    "inserted_space": _inserted,
+    "lost_space": _lost,
+    "dropped_component": _dropped,
+    "doubled_separator": _doubled,
+    "substituted_character": _substituted,
 }
 
 
@@ -120,6 +122,8 @@ class GlitchingEngine(FakeEngine):
     with_prompt: float
     known: dict[str, Case]
     count: Counter[str]
+    busy: int = 0
+    asked: int = 0
 
     def learn(self, seed: int, rates: dict[str, float], with_prompt: float) -> None:
         """Take the suite of this seed, and the rates."""
@@ -143,6 +147,11 @@ class GlitchingEngine(FakeEngine):
         case = self.known.get(asked_text(body.get("messages", [])))
         if case is None:
             await super()._generate(exchange, prompt, whole, stream)
+            return
+        self.asked += 1
+        if self.busy and self.asked % self.busy == 0:
+            error = {"message": "come back later", "code": "engine_not_ready"}
+            await exchange.send(json_reply({"error": error}, 503, {"retry-after": "0"}))
             return
         check_prompt(body)
         tokens = prompt.tokens()
@@ -178,6 +187,7 @@ class GlitchingProcess(Process):
         )
         engine.faults, engine.post_exit = plain.faults, plain.post_exit
         engine.learn(mine.seed, dict(mine.glitch), mine.with_prompt)
+        engine.busy = mine.busy
         self.engine = engine
 
 
@@ -194,6 +204,7 @@ def main() -> None:
     parser.add_argument("--glitch", type=_rate, action="append", default=[], metavar="KIND=RATE")
     parser.add_argument("--with-prompt", type=float, default=0.1, metavar="FACTOR")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--busy", type=int, default=0, metavar="N")
     mine, rest = parser.parse_known_args()
     asyncio.run(GlitchingProcess(parse(rest), mine).run())
 

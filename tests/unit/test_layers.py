@@ -14,8 +14,13 @@ PURE = (
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
     *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
     *("splice", "seen", "draft", "media", "history", "context", "conversation"),
+    *("paths", "pathtext", "pathlisting", "pathtools", "pathledger", "pathwitness", "pathhistory"),
+    *("pathdiff", "glitches", "pathrepair", "pathguard"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
+    *("samplepaths", "bench/arms", "bench/cases", "bench/distractors", "bench/kinds"),
+    *("bench/score", "bench/questions", "bench/answers", "bench/report", "bench/table"),
+    *("bench/chart",),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
