@@ -50,6 +50,15 @@ class PathGuard:
         found = (self._judged(*one, deed) for one in self._compared(key, value, deed))
         return [judged for judged in found if judged is not None]
 
+    def may_mend(self, tool: str, key: str) -> bool:
+        """Tell whether a value of this key may be mended at all: it must be held back then."""
+        if not self._mode.mends or key_kind(key) is not KeyKind.PATH:
+            return False
+        deed = self._tools.deed(tool)
+        return deed is not Deed.UNCLEAR and (
+            deed is not Deed.DANGER or self._mode is Mode.REPAIR_COMMANDS
+        )
+
     def _judged(self, text: str, verdict: Verdict, place: Place, deed: Deed) -> Judged | None:
         ledger, mode = self._ledger, self._mode
         finding = judge(text, verdict, deed=deed, place=place, ledger=ledger, mode=mode)

@@ -58,10 +58,9 @@ _WEB = _set("web fetch http https url browse browser curl wget internet crawl sc
 
 # The verbs of a description, in the forms in which tools describe themselves.
 _SAYS_DANGER = re.compile(
-    r"\b(?:delet(?:e|es|ing)|remov(?:e|es|ing)|unlink(?:s|ing)?|eras(?:e|es|ing)|wip(?:e|es|ing)|"
-    r"mov(?:e|es|ing)|renam(?:e|es|ing)|execut(?:e|es|ing)|runs?|running|purg(?:e|es|ing)|"
-    r"destroy(?:s|ing)?|uploads?|uploading|discard(?:s|ing)?|trash(?:es)?|"
-    r"shell|terminal)\b",
+    r"\b(?:deletes?|deleting|removes?|removing|unlinks?|erases?|erasing|wipes?|wiping|moves?|moving|"
+    r"renames?|renaming|executes?|executing|runs?|running|purges?|destroys?|uploads?|uploading|"
+    r"discards?|trash(?:es)?|shell|terminal)\b",
     re.IGNORECASE,
 )
 _DESCRIBED = 300  # characters of a description that tell what a tool does; the rest is advice

@@ -44,7 +44,7 @@ _OF_THE_ENVIRONMENT = ("environment_details", "environment_context", "env", "wor
 _RESULT = re.compile(r"\s*\[(\w+)(?: for '([^'\n]*)')?[^\]\n]*\] Result:")
 _FOLDER = re.compile(r"\s*<path>([^\n<]+)</path>\s*<type>directory</type>")
 _FAILED = re.compile(
-    r"(?i)\b(?:error|enoent|no such|not found|does(?: not|n't) exist|failed|could not|invalid|denied"
+    r"(?i)\b(?:error|enoent|no such|not found|does(?: not|n't) exist|failed|could not|denied"
     r"|cannot (?:find|open|access|read))\b"
 )
 _SHORT = 600  # characters within which a result says that its call failed
