@@ -1,5 +1,6 @@
 """A path that a reply emits, compared with the ledger: exact, new, or a glitch. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ from appliance.pathdiff import SPLIT, Difference, Kind, difference, is_common
 from appliance.pathledger import USER, Ledger
 from appliance.paths import PathName, composed, parse, spell, without_line
 
+_AFTER_DRIVE = re.compile(r"(?<=^[A-Za-z]:)\s+(?=[\\/])")
 LEAST = 0.5  # confidence below which a difference is taken for what somebody meant
 UNLIKE = 0.7  # the same, for a folder whose file nobody has seen
 _NEAR = 0.1  # two meanings whose confidence is nearer than that are two
@@ -14,7 +16,8 @@ _NEAR = 0.1  # two meanings whose confidence is nearer than that are two
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a path is. A glitch has a ``kind``; ``meant`` is the path that was, spelled alike.
+    """What a path is. A glitch has a ``kind``; ``meant`` is the path that was, ``target``,
+    spelled alike.
 
     ``confidence`` is 0 to 1; ``is_sole``: nothing else in the ledger can be meant. ``evidence``
     are the kinds of it for what is known of ``meant``; ``tail_known`` says that this is all of
@@ -24,6 +27,7 @@ class Verdict:
 
     kind: Kind | None = None
     meant: str = ""
+    target: PathName | None = None
     confidence: float = 0.0
     evidence: int = 0
     is_known: bool = False
@@ -44,7 +48,7 @@ NEW = Verdict()
 
 def compare(text: str, ledger: Ledger, *, creates: bool = False) -> Verdict:
     """Compare an emitted path with the ledger; ``creates``: its file need not be there yet."""
-    bare = text.strip()
+    bare = _AFTER_DRIVE.sub("", text.strip())
     if bare != text:
         return _padded(text, bare, ledger, creates=creates)
     path = parse(text)
@@ -55,7 +59,9 @@ def compare(text: str, ledger: Ledger, *, creates: bool = False) -> Verdict:
     if (line := without_line(text)) != text:
         return compare(line, ledger, creates=creates)
     found = _nearest(path, ledger, creates=creates) or _by_folder(path, ledger, creates=creates)
-    return NEW if found is None else replace(found, meant=_spelled(found, text))
+    if found is None or found.target is None:
+        return NEW
+    return replace(found, meant=spell(found.target, text))
 
 
 def _padded(text: str, bare: str, ledger: Ledger, *, creates: bool) -> Verdict:
@@ -67,7 +73,14 @@ def _padded(text: str, bare: str, ledger: Ledger, *, creates: bool) -> Verdict:
         return replace(inner, kind=Kind.INSERTED_SPACE)
     path = parse(bare)
     kinds = 0 if path is None else max(map(ledger.kinds, forms(path, ledger)), default=0)
-    return Verdict(Kind.INSERTED_SPACE, bare, 0.97, kinds, tail_changed=True, changed=(text,))
+    return Verdict(
+        Kind.INSERTED_SPACE,
+        bare,
+        confidence=SPLIT,
+        evidence=kinds,
+        tail_changed=True,
+        changed=(text,),
+    )
 
 
 def _if_doubled(text: str, path: PathName, ledger: Ledger) -> Verdict:
@@ -76,7 +89,7 @@ def _if_doubled(text: str, path: PathName, ledger: Ledger) -> Verdict:
     if "//" not in tail:
         return EXACT
     kinds = max(map(ledger.kinds, forms(path, ledger)), default=0)
-    return Verdict(Kind.DOUBLED_SEPARATOR, spell(path, text), 0.97, kinds)
+    return Verdict(Kind.DOUBLED_SEPARATOR, spell(path, text), confidence=SPLIT, evidence=kinds)
 
 
 def forms(path: PathName, ledger: Ledger) -> Iterator[PathName]:
@@ -95,13 +108,13 @@ def _is_known(path: PathName, ledger: Ledger) -> bool:
     parts = tuple(map(composed, path.parts))
     for known in ledger.tails(path):
         theirs = tuple(map(composed, known.parts))
-        if ledger.roots and not (len(theirs) == 1 and ledger.kinds(known) & USER):
-            continue  # where the work is, is known: what is elsewhere is elsewhere
-        short, long = sorted((parts, theirs), key=len)
-        if long[len(long) - len(short) :] == short and path.anchor != known.anchor:
-            return True
-        if ledger.roots and parts[-1:] == theirs and _has_folder(path, ledger):
-            return True
+        if not ledger.roots and path.anchor != known.anchor:
+            short, long = sorted((parts, theirs), key=len)
+            if long[len(long) - len(short) :] == short:
+                return True  # nothing tells where the shorter one begins
+        is_named = len(theirs) == 1 and ledger.kinds(known) & USER
+        if is_named and parts[-1:] == theirs and _has_folder(path, ledger):
+            return True  # a user gave the file's name, and left the folder to the model
     return False
 
 
@@ -114,17 +127,15 @@ def _nearest(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | None
     found: dict[str, tuple[Difference, PathName, int]] = {}
     for form in forms(path, ledger):
         for known in ledger.alike(form):
-            here = _as_from(path, known, ledger)
-            if here is None or (unlike := difference(path, here)) is None:
-                continue
-            sure = _weighed(unlike, path, here, ledger, creates=creates)
-            if sure < LEAST:
-                continue
-            kinds = ledger.kinds(known)
-            before = found.get(here.key)
-            if before is not None:
-                kinds |= before[2]
-            found[here.key] = replace(unlike, confidence=sure), here, kinds
+            for here in _as_from(path, known, ledger):
+                if (unlike := difference(path, here)) is None:
+                    continue
+                sure = _weighed(unlike, path, here, ledger, creates=creates)
+                if sure >= LEAST:
+                    unlike, kinds = replace(unlike, confidence=sure), ledger.kinds(known)
+                    if here.key in found:
+                        kinds |= found[here.key][2]
+                    found[here.key] = unlike, here, kinds
     if not found:
         return None
     best = max(found.values(), key=lambda one: one[0].confidence)
@@ -133,30 +144,27 @@ def _nearest(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | None
     tail_changed = composed(meant.parts[-1]) != composed(path.parts[-1])
     return Verdict(
         unlike.kind,
-        meant.text,
-        unlike.confidence,
-        kinds,
+        target=meant,
+        confidence=unlike.confidence,
+        evidence=kinds,
         is_sole=len(rivals) == 1,
         tail_changed=tail_changed,
         changed=unlike.parts,
     )
 
 
-def _as_from(path: PathName, known: PathName, ledger: Ledger) -> PathName | None:
-    """Return a known path as seen from where ``path`` is: absolute like it, or relative."""
+def _as_from(path: PathName, known: PathName, ledger: Ledger) -> Iterator[PathName]:
+    """Yield a known path as seen from where ``path`` is: absolute like it, or relative."""
     if bool(path.anchor) == bool(known.anchor):
-        return known
-    for root in ledger.roots:
-        if not known.anchor:
-            return known.under(root)
-        if (below := known.relative_to(root)) is not None:
-            return below
-    if ledger.roots or len(known.parts) >= len(path.parts):
-        return known
-    # Nothing tells where the known path begins: the end of the emitted one is compared.
-    if not known.anchor:
-        return PathName(path.anchor, path.parts[: -len(known.parts)] + known.parts)
-    return known
+        yield known
+    elif path.anchor and ledger.roots:
+        yield from (known.under(root) for root in ledger.roots)
+    elif path.anchor and len(known.parts) < len(path.parts):
+        # Nothing tells where the known path begins: the end of the emitted one is compared.
+        yield PathName(path.anchor, path.parts[: -len(known.parts)] + known.parts)
+    else:
+        below = [known.relative_to(root) for root in ledger.roots]
+        yield next((one for one in below if one is not None), known)
 
 
 def _weighed(
@@ -175,7 +183,9 @@ def _weighed(
         return sure if sure == SPLIT else sure - 0.35 if sure > 0.85 else 0.0
     if (sure < 0.9 and sure > 0.7) or (unlike.kind is Kind.SUBSTITUTED_CHARACTER and sure == 0.9):
         return sure - 0.05
-    if sure == 0.6 and not ledger.has_listed(known.parent):
+    if sure <= 0.6 and not any(map(ledger.has_listed, forms(known.parent, ledger))):
+        return 0.0
+    if sure <= 0.5:  # singular and plural are two files, and one folder
         return 0.0
     return sure
 
@@ -187,26 +197,17 @@ def _by_folder(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | No
         if _is_known(folder, ledger):
             return None  # a new name in a known folder
         found = _nearest(folder, ledger, creates=False)
-        if found is None or found.kind is Kind.DROPPED_COMPONENT:
+        if found is None or found.target is None or found.kind is Kind.DROPPED_COMPONENT:
             continue
-        rest = path.parts[size:]
-        whole = parse(found.meant)
-        if whole is None:
-            continue
-        meant = PathName(whole.anchor, whole.parts + rest)
+        meant = PathName(found.target.anchor, found.target.parts + path.parts[size:])
         kinds = max(map(ledger.kinds, forms(meant, ledger)), default=0)
         if not kinds and found.confidence < UNLIKE:
             return None  # another folder, with a name that is much like it
         return replace(
             found,
-            meant=meant.text,
+            target=meant,
             evidence=kinds or found.evidence,
             tail_known=bool(kinds),
             tail_changed=False,
         )
     return None
-
-
-def _spelled(found: Verdict, text: str) -> str:
-    meant = parse(found.meant)
-    return found.meant if meant is None else spell(meant, text)

@@ -23,6 +23,10 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 @dataclass(frozen=True)
 class Difference:
     """A kind, how sure it is that nobody meant it (0 to 1), and the parts that are not the same."""
@@ -38,6 +42,16 @@ _COMMON = re.compile(
     r"readme|license|changelog|makefile|dockerfile|package|tsconfig|cargo|pyproject|go|pom|build|"
     r"cmakelists|config|settings|types?|utils?|styles?|constants|schema|models?|views?|urls|admin)"
     r"(?:\.[\w.]+)?|\..*"
+)
+# The endings of files that are at home beside each other: another of them is another file.
+_ENDINGS = _set(
+    "c h cc hh cpp hpp cxx hxx cs s m mm r d v vb fs go rs py pyi pyx pyc rb pl pm php "
+    "js jsx mjs cjs ts tsx mts cts vue css scss sass less html htm xml xsl svg json "
+    "jsonc yml yaml toml ini cfg conf env md mdx rst txt log csv tsv sql db sh bash zsh "
+    "ps bat java kt kts scala lua ex exs erl hs ml mli nim zig jl dart swift proto tf "
+    "hcl lock png jpg jpeg gif ico webp bmp pdf doc docx xls xlsx ppt mp3 mp4 wav ogg "
+    "ogv mov gd tscn tres so a o lib dll exe zip gz tar bz2 xz 7z jar war map snap tmp "
+    "bak old orig"
 )
 _TOKEN = re.compile(r"[^\W_]+")
 _DOUBLED = re.compile(r"([-_.])\1+")
@@ -245,16 +259,20 @@ def _one_letter(
     longer = theirs if len(theirs) >= len(ours) else ours
     word = next((m for m in _TOKEN.finditer(longer) if m.start() <= at < m.end()), None)
     if word is None:  # a mark, no letter
-        return Difference(kind, 0.7, (ours,))
+        is_number = re.search(r"\d.?$", longer[: at + 1]) and longer[at + 1 : at + 2].isdigit()
+        return None if is_number else Difference(kind, 0.7, (ours,))
     letters = len(word[0])
     if any(char.isdigit() for char in word[0]) or ours[at : at + 1].isdigit():
         is_digit = longer[at].isdigit() or (at < len(theirs) and theirs[at].isdigit())
         if is_digit or letters < _LONG_LETTERS or not word[0].rstrip("0123456789").isalpha():
             return None  # numbers, versions, hashes
+    if word.end() == len(longer) and longer[: word.start()].endswith("."):
+        is_odd = ours[word.start() :].lower() not in _ENDINGS
+        return Difference(kind, 0.75, (ours,)) if is_odd else None
     if letters < _LEAST_LETTERS:
         return None
-    is_edge = at in (word.start(), word.end() - 1)
-    if is_longer and is_edge and longer[at] in "sS":
+    if is_longer and at == word.end() - 1 and longer[at] in "sS":
         return Difference(kind, 0.5, (ours,))  # singular and plural
+    is_edge = at in (word.start(), word.end() - 1)
     sure = 0.9 if letters >= _LONG_LETTERS and not is_edge else 0.75 if letters > 4 else 0.6
     return Difference(kind, sure, (ours,))

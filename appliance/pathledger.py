@@ -19,7 +19,7 @@ _DEEPEST = 64  # parts of a path that is kept
 _ROOT = re.compile(
     r"(?:working\s*dir(?:ectory)?|workspace(?:[ _-](?:root|directory|folders?|dirs?|paths?))*|cwd|"
     r"project[ _-](?:root|directory|folder|path)|root[ _-](?:directory|folder|path))"
-    r"[^:=(\n]{0,24}[:=(]\s*((?:\n?\s*[-*]?\s*[\"'`<]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
+    r"[^:=(\n]{0,24}[:=(]\s*((?:\n?\s*[-*]?\s*[\"'`]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
     re.IGNORECASE,
 )
 _ROOT_LINE = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+")
@@ -91,6 +91,15 @@ class Ledger:
         self._pages = [page for page in pages if page.known or page.said or page.roots]
         self.roots = tuple(dict.fromkeys(root for page in self._pages for root in page.roots))
 
+    def paths(self, kinds: int) -> Iterator[PathName]:
+        """Yield the paths for which there is evidence of one of these kinds, files and folders."""
+        seen: set[str] = set()
+        for page in self._pages:
+            for key, path in page.names.items():
+                if page.known[key] & kinds and key not in seen:
+                    seen.add(key)
+                    yield path
+
     def __len__(self) -> int:
         return len({key for page in self._pages for key in page.known})
 
@@ -127,10 +136,10 @@ class Ledger:
                 yield page.names[key]
 
     def has_listed(self, folder: PathName) -> bool:
-        """Tell whether a listing showed what stands in a folder."""
+        """Tell whether a listing, or the environment, showed what stands in a folder."""
         key = folder.key
         return any(
-            page.known[child] & LISTING
+            page.known[child] & (LISTING | ENVIRONMENT)
             for page in self._pages
             for child in page.children.get(key, ())
         )

@@ -9,6 +9,11 @@ _TOKEN = re.compile(r"(?:[^\s\"'`<>|,;\\]|\\[^\s\"'`<>|,;]|\\ (?=\S))+")
 _QUOTED = re.compile(r"\"([^\"\n]{3,400})\"|`([^`\n]{3,400})`|(?<![\w'])'([^'\n]{3,400})'(?!\w)")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _FOUND_LINE = re.compile(r"(?<=[^:]):\d+[:-].*$")  # as grep shows it: path:line:text
+# Not quoted, and with spaces: a path that has no ending yet, and few words to the one that has.
+_WITH_SPACES = re.compile(
+    r"(?<![\w./\\~-])[\w.~:-]*[/\\][\w/\\.&+-]*[/\\][\w&+-]+"
+    r"(?: [\w&+()-]+){0,2} [\w()&+-]+\.[A-Za-z]\w{0,5}\b"
+)
 _PART = re.compile(r"[^\s/\\]+(?: [^\s/\\]+){0,6}")
 _WORDS = re.compile(
     r"""(?P<end>&&|\|\||[;|&\n])|(?P<into>\d?>>?|<)|(?P<word>(?:[^\s"'\\;|&<>]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')+)""",
@@ -35,6 +40,7 @@ def mentions(text: str, *, is_prose: bool) -> Iterator[str]:
         yield from quoted
         for one in quoted:  # its words are no paths of their own
             text = text.replace(one, " ")
+        yield from (found[0] for found in _WITH_SPACES.finditer(text))
     for token in _TOKEN.findall(text):
         if "/" in token or "\\" in token:
             yield from _of_token(token)

@@ -108,7 +108,7 @@ def key_kind(key: str) -> KeyKind:
 def creates(key: str) -> bool:
     """Tell whether what an argument names need not be there yet, whatever the tool."""
     plain = _JOIN.sub("", key.lower())
-    return plain.startswith(("new", "dest", "dst", "output", "target")) or plain == "to"
+    return plain.startswith(("new", "dest", "dst", "output")) or plain in ("to", "target")
 
 
 @dataclass(frozen=True)

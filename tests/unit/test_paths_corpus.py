@@ -17,6 +17,7 @@ from tests.corpus.pathcases import (
     outcome,
     responses,
 )
+from tests.corpus.pathmutations import mutated, readers
 
 ALL = [case for name in names() for case in cases(name)]
 
@@ -31,9 +32,33 @@ def test_no_mend_of_the_corpus_is_wrong_and_few_glitches_are_missed(
     assert score.recall >= 0.95
 
 
+def test_no_mend_of_a_made_glitch_is_wrong_and_few_are_missed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = [case for name in names() for case in mutated(name, *readers(name))]
+    score = Score.of([outcome(case) for case in made])
+    with capsys.disabled():
+        print("\n" + score.table())
+    assert len(made) >= 400
+    assert score.precision >= 0.995
+    assert score.recall >= 0.95
+
+
+@pytest.mark.long
+def test_many_glitches_made_by_chance_are_never_mended_wrongly() -> None:
+    made = (case for name in names() for case in mutated(name, *readers(name), each=30))
+    wrong = [one for case in made if (one := outcome(case)).is_wrong_mend]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("case", [c for c in ALL if c.never], ids=lambda c: f"{c.tool}:{c.emitted}")
 def test_what_must_never_be_mended_never_is(case: Case) -> None:
     assert outcome(case).mended is None
+
+
+def test_the_corpus_is_as_large_as_it_must_be() -> None:
+    assert len(ALL) >= 300
+    assert sum(case.never for case in ALL) >= 40
 
 
 @pytest.mark.parametrize("name", names())
