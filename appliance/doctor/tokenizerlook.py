@@ -27,7 +27,8 @@ def look_at_tokenizer(settings: Settings, model_dir: Path) -> Drift:
         return unknown("the engine is somebody else's: its Python is not known here")
     python = engine_python(settings.engine_command)
     if python is None:
-        return unknown("the engine is not on this host; its appliance compares at each start")
+        command = settings.engine_command[0]
+        return unknown(f"no Python is found here that {command} runs in; each start compares")
     socket = control_socket(settings.state_dir)
     return asyncio.run(_look(socket if socket.exists() else None, python, model_dir))
 
