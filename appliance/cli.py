@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance import __version__
+from appliance.bench.command import add_bench_command
 from appliance.commandline import (
     add_command,
     add_force,
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_incidents(commands)
     add_key_command(commands)
     add_kilo_command(commands)
+    add_bench_command(commands)
     _add_cert(commands)
     _add_host(commands)
     return parser

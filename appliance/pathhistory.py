@@ -1,0 +1,128 @@
+"""A request's conversation read into a ledger, one message at a time. Pure.
+
+It is read in steps of about half a millisecond; what a message shows is kept by its bytes, so
+that a conversation which goes on costs what is new in it.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+
+import msgspec
+
+from appliance.openai import NO_JSON
+from appliance.pathledger import Call, Ledger, Page
+from appliance.pathwitness import fill
+
+STEP_S = 0.0005
+LONGEST_MESSAGE = 2**20  # bytes; what is longer is an image, or read by nobody
+
+_CALLS = ("function_call", "custom_tool_call")
+
+
+class _Head(msgspec.Struct):
+    role: str | None = None
+    type: str | None = None
+
+
+class Reader:
+    """Reads conversations into ledgers, and keeps the pages of the last ones.
+
+    ``clock`` returns seconds; it decides when a step is over. At most ``most_paths`` are kept.
+    """
+
+    def __init__(self, clock: Callable[[], float], most_paths: int = 100_000) -> None:
+        self._clock = clock
+        self._most_paths = most_paths
+        self._kept: OrderedDict[bytes, Page] = OrderedDict()
+        self._paths = 0
+
+    @property
+    def kept_paths(self) -> int:
+        """The paths on all pages that are kept."""
+        return self._paths
+
+    def read(self, body: bytes) -> Generator[None, None, Ledger]:
+        """Read a request's body, a step at a time; return its ledger. No body makes it fail.
+
+        A message of a shape that we do not know shows nothing.
+        """
+        end = self._clock() + STEP_S
+        pages: list[Page] = []
+        calls: dict[str, Call] = {}
+        group = b""  # of calls that stand together: what they return is read by their light
+        was_call = False
+        for raw in _messages(body):
+            text = bytes(raw)
+            is_call = _is_call(text)
+            key = hashlib.blake2b(text, digest_size=16, key=b"" if is_call else group).digest()
+            if is_call:
+                group = bytes(a ^ b for a, b in zip(group, key, strict=True)) if was_call else key
+            was_call = is_call
+            page = self._kept.get(key)
+            if page is None:
+                page = Page()
+                for _ in fill(page, text, calls):
+                    if self._clock() >= end:
+                        yield
+                        end = self._clock() + STEP_S
+                self._keep(key, page)
+            else:
+                self._kept.move_to_end(key)
+            calls |= page.calls
+            pages.append(page)
+            if self._clock() >= end:
+                yield
+                end = self._clock() + STEP_S
+        return Ledger(pages)
+
+    def _keep(self, key: bytes, page: Page) -> None:
+        if key in self._kept:  # read twice at a time, by two requests
+            self._paths -= len(self._kept[key].known)
+        self._kept[key] = page
+        self._paths += len(page.known)
+        while self._paths > self._most_paths and len(self._kept) > 1:
+            self._paths -= len(self._kept.popitem(last=False)[1].known)
+
+
+def _messages(body: bytes) -> list[msgspec.Raw]:
+    """Return what a body says, message by message: the system prompt first where it is a field."""
+    said: list[msgspec.Raw] = []
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        for name in ("system", "instructions"):
+            if name in fields:
+                said.append(_as_message("system", fields[name]))
+        for name in ("messages", "input"):
+            if name not in fields:
+                continue
+            if memoryview(fields[name])[0] == b"["[0]:
+                said += msgspec.json.decode(fields[name], type=list[msgspec.Raw])
+            else:
+                said.append(_as_message("user", fields[name]))
+    except (*NO_JSON, msgspec.ValidationError):
+        return []
+    return [raw for raw in said if memoryview(raw).nbytes <= LONGEST_MESSAGE]
+
+
+def _as_message(role: str, content: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(b'{"role":"%b","content":%b}' % (role.encode(), bytes(content)))
+
+
+def _is_call(text: bytes) -> bool:
+    try:
+        head = msgspec.json.decode(text, type=_Head)
+    except (*NO_JSON, msgspec.ValidationError):
+        return False
+    return head.role == "assistant" or head.type in _CALLS
+
+
+def read_all(body: bytes) -> Ledger:
+    """Return the ledger of a body, read in one go: for where nobody else waits."""
+    steps = Reader(lambda: 0.0).read(body)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            ledger: Ledger = end.value
+            return ledger

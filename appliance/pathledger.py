@@ -1,0 +1,150 @@
+"""The ledger: the paths that a conversation has shown, each with its kinds of evidence. Pure.
+
+A ledger is a row of pages, one for each message. Pages do not change, so that a conversation
+which goes on shares those of its beginning; nothing is merged, a question is put to each page.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.paths import PathName, composed, parse, skeleton
+
+# The kinds of evidence; a path may have several.
+USER, ENVIRONMENT, LISTING, CONTENT, CALL, WEB = (1 << n for n in range(6))
+TRUSTED = USER | ENVIRONMENT | LISTING  # a path that one of these showed is one; others may lie
+
+_DEEPEST = 64  # parts of a path that is kept
+_ROOT = re.compile(
+    r"(?:working\s*dir(?:ectory)?|workspace(?:[ _-](?:root|directory|folders?|dirs?|paths?))*|cwd|"
+    r"project[ _-](?:root|directory|folder|path)|root[ _-](?:directory|folder|path))"
+    r"[^:=(\n]{0,24}[:=(]\s*((?:\n?\s*[-*]?\s*[\"'`]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
+    re.IGNORECASE,
+)
+_ROOT_LINE = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call that was made: the tool's name, and its arguments by key."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Page:
+    """What one message shows: each path's kinds of evidence, and the ways to find those alike.
+
+    ``whole`` and ``tails`` find paths by the skeleton of all their parts and of the last;
+    ``children`` those in a folder. ``said`` is what a user wrote; ``calls`` what a later message
+    must know of the tool calls in this one, by id. It is written once, by what reads the message.
+    """
+
+    known: dict[str, int] = field(default_factory=dict)
+    names: dict[str, PathName] = field(default_factory=dict)
+    whole: dict[str, list[str]] = field(default_factory=dict)
+    tails: dict[str, list[str]] = field(default_factory=dict)
+    children: dict[str, list[str]] = field(default_factory=dict)
+    roots: tuple[PathName, ...] = ()
+    said: str = ""
+    calls: dict[str, "Call"] = field(default_factory=dict)
+
+    def add(self, text: str, kind: int) -> None:
+        """Note a path as it was spelled; folders above it are known by it."""
+        path = parse(text)
+        if path is None or not path.parts or len(path.parts) > _DEEPEST:
+            return
+        while path.parts:
+            key = path.key
+            kinds = self.known.get(key)
+            if kinds is None:
+                self._index(key, path)
+            elif kinds & kind == kind:
+                return  # and so are the folders above it
+            self.known[key] = (kinds or 0) | kind
+            path = path.parent
+
+    def _index(self, key: str, path: PathName) -> None:
+        self.names[key] = path
+        bones = [skeleton(composed(part)) for part in path.parts]
+        self.whole.setdefault(path.anchor + "".join(bones), []).append(key)
+        self.tails.setdefault(bones[-1], []).append(key)
+        self.children.setdefault(path.parent.key, []).append(key)
+
+
+def find_roots(text: str) -> tuple[PathName, ...]:
+    """Return the folders that a text names as those of the work."""
+    found = (
+        parse(line.strip())
+        for match in _ROOT.finditer(text)
+        for line in _ROOT_LINE.findall(match[1])
+    )
+    return tuple(dict.fromkeys(path for path in found if path is not None and path.parts))
+
+
+class Ledger:
+    """What a conversation has shown, up to now."""
+
+    def __init__(self, pages: Iterable[Page]) -> None:
+        self._pages = [page for page in pages if page.known or page.said or page.roots]
+        self.roots = tuple(dict.fromkeys(root for page in self._pages for root in page.roots))
+
+    def paths(self, kinds: int) -> Iterator[PathName]:
+        """Yield the paths for which there is evidence of one of these kinds, files and folders."""
+        seen: set[str] = set()
+        for page in self._pages:
+            for key, path in page.names.items():
+                if page.known[key] & kinds and key not in seen:
+                    seen.add(key)
+                    yield path
+
+    def __len__(self) -> int:
+        return len({key for page in self._pages for key in page.known})
+
+    def kinds(self, path: PathName) -> int:
+        """Return the kinds of evidence for a path, spelled so; 0 if it was never shown."""
+        key = path.key
+        kinds = 0
+        for page in self._pages:
+            kinds |= page.known.get(key, 0)
+        return kinds
+
+    def alike(self, path: PathName, most: int = 256) -> list[PathName]:
+        """Return paths that may be meant by ``path``, at most so many; more than that are none.
+
+        They have the same skeleton, or a last part of the same, or stand in the same folder.
+        """
+        bones = [skeleton(composed(part)) for part in path.parts]
+        whole, tail, parent = path.anchor + "".join(bones), bones[-1], path.parent.key
+        found: dict[str, PathName] = {}
+        crowd: dict[str, PathName] = {}
+        for page in self._pages:
+            for key in page.whole.get(whole, ()):
+                found.setdefault(key, page.names[key])
+            for keys in (page.tails.get(tail, ()), page.children.get(parent, ())):
+                for key in keys:
+                    crowd.setdefault(key, page.names[key])
+        return list((found if len(crowd) > most else {**crowd, **found}).values())
+
+    def tails(self, path: PathName) -> Iterator[PathName]:
+        """Yield the known paths that end in the last part of ``path``, spelled alike or so."""
+        tail = skeleton(composed(path.parts[-1]))
+        for page in self._pages:
+            for key in page.tails.get(tail, ()):
+                yield page.names[key]
+
+    def has_listed(self, folder: PathName) -> bool:
+        """Tell whether a listing, or the environment, showed what stands in a folder."""
+        key = folder.key
+        return any(
+            page.known[child] & (LISTING | ENVIRONMENT)
+            for page in self._pages
+            for child in page.children.get(key, ())
+        )
+
+    def user_said(self, text: str) -> bool:
+        """Tell whether a user's own words hold a text in this spelling, as a word or more."""
+        word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
+        return any(text in page.said and word.search(page.said) for page in self._pages)
