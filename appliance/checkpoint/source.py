@@ -117,7 +117,7 @@ class LocalSource:
         done = _copy_in_kernel(file, offset, length, out_fd, out_offset, moved)
         while done < length:
             part = self.read(name, offset + done, min(BUFFER_BYTES, length - done))
-            _write_all(out_fd, part, out_offset + done)
+            write_all(out_fd, part, out_offset + done)
             done += len(part)
             moved(len(part))
         # 134 GB of what is read once would push everything else out of the page cache
@@ -179,7 +179,8 @@ def _copy_in_kernel(
     return done
 
 
-def _write_all(fd: int, content: bytes, offset: int) -> None:
+def write_all(fd: int, content: bytes, offset: int) -> None:
+    """Write all of ``content`` at ``offset``."""
     view = memoryview(content)
     while view:
         count = os.pwrite(fd, view, offset)

@@ -1,0 +1,123 @@
+"""What each file of the pruned checkpoint takes from where: headers in, byte ranges out. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from appliance.checkpoint.failures import CheckpointError
+from appliance.checkpoint.headers import Header, Tensor, render_header
+from appliance.checkpoint.maskfile import Mask
+from appliance.checkpoint.tensornames import Expert, Offset, Router, role_of
+
+
+class Range(NamedTuple):
+    """Bytes of a source file: ``length`` of them from ``offset`` on."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What goes: the mask's experts, and the KV offsets unless they are to be kept."""
+
+    mask: Mask
+    keep_kv_bias: bool = False
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One output file: ``head``, then the source file's ``ranges`` one after another.
+
+    ``tensors`` are in the header's order; ``offsets`` names the dropped KV offsets.
+    """
+
+    name: str
+    head: bytes
+    ranges: tuple[Range, ...]
+    tensors: tuple[Tensor, ...]
+    offsets: tuple[str, ...]
+
+    @property
+    def data_bytes(self) -> int:
+        """Return the bytes of its tensors."""
+        return sum(length for _, length in self.ranges)
+
+    @property
+    def size(self) -> int:
+        """Return the file's length."""
+        return len(self.head) + self.data_bytes
+
+
+class _Kept(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    ranges: list[Range]
+
+
+def plan_shard(name: str, header: Header, rules: Rules) -> ShardPlan:
+    """Return what becomes of one shard. Raises CheckpointError for what is not understood.
+
+    The tensors stay in the order of the source, so that each keeps its alignment and that what
+    stands together is copied together.
+    """
+    placed: dict[str, Tensor] = {}
+    ranges: list[Range] = []
+    dropped: list[str] = []
+    end = 0
+    for tensor in sorted(header.tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+        kept = _keep(tensor, header.data_start, rules)
+        if kept is None:
+            if isinstance(role_of(tensor, rules.mask.original), Offset):
+                dropped.append(tensor.name)
+            continue
+        length = sum(part.length for part in kept.ranges)
+        placed[tensor.name] = Tensor(kept.name, tensor.dtype, kept.shape, end, end + length)
+        ranges += kept.ranges
+        end += length
+    tensors = tuple(placed[old.name] for old in header.tensors if old.name in placed)
+    head = render_header(tensors, header.metadata)
+    return ShardPlan(name, head, tuple(merged(ranges)), tensors, tuple(dropped))
+
+
+def _keep(tensor: Tensor, data_start: int, rules: Rules) -> _Kept | None:
+    mask, start = rules.mask, data_start + tensor.start
+    match role_of(tensor, mask.original):
+        case Expert(layer, number, head, part):
+            _check_known(tensor, layer, number, mask)
+            new = mask.new_number(layer, number)
+            if new is None:
+                return None
+            return _Kept(f"{head}{new}.{part}", tensor.shape, [Range(start, tensor.size)])
+        case Router(layer):
+            _check_known(tensor, layer, 0, mask)
+            stride = tensor.size // mask.original
+            rows = [Range(start + row * stride, stride) for row in mask.kept(layer)]
+            return _Kept(tensor.name, (mask.retained, *tensor.shape[1:]), rows)
+        case Offset() if not rules.keep_kv_bias:
+            return None
+    return _Kept(tensor.name, tensor.shape, [Range(start, tensor.size)])
+
+
+def merged(ranges: list[Range]) -> Iterator[Range]:
+    """Yield the ranges with neighbours joined and empty ones left out."""
+    offset = length = 0
+    for part in ranges:
+        if part.offset == offset + length and length:
+            length += part.length
+            continue
+        if length:
+            yield Range(offset, length)
+        offset, length = part
+    if length:
+        yield Range(offset, length)
+
+
+def _check_known(tensor: Tensor, layer: int, number: int, mask: Mask) -> None:
+    if layer >= len(mask.deleted) or number >= mask.original:
+        raise CheckpointError(
+            f"{tensor.name} is outside the {len(mask.deleted)} layers of {mask.original} experts "
+            "that config.json tells of",
+            "this checkpoint is not of the kind that is understood",
+            code="checkpoint_experts",
+        )
