@@ -16,11 +16,13 @@ PURE = (
     *("splice", "seen", "draft", "media", "history", "context", "conversation"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
+    *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies", "checkpoint/spans"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.
-READERS = {"settings.py", "assembly.py", "planview.py"}
+# opening reads the names that the Hub and proxies have for theirs.
+READERS = {"settings.py", "assembly.py", "planview.py", "opening.py"}
 
 
 def imported(source: Path) -> set[str]:
