@@ -37,8 +37,11 @@ class Mask:
         return self._numbers[layer].get(expert)
 
 
-def read_mask(path: Path, layers: int, original: int, retained: int) -> Mask:
-    """Return the mask in a file. Raises MaskError saying all that is wrong with it."""
+def read_mask(path: Path, layers: int, original: int, retained: int | None) -> Mask:
+    """Return the mask in a file. Raises MaskError saying all that is wrong with it.
+
+    Without ``retained`` every layer must lose as many experts as the first.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as cause:
@@ -46,7 +49,7 @@ def read_mask(path: Path, layers: int, original: int, retained: int) -> Mask:
     return check_mask(content, layers, original, retained, str(path))
 
 
-def check_mask(content: Any, layers: int, original: int, retained: int, label: str) -> Mask:
+def check_mask(content: Any, layers: int, original: int, retained: int | None, label: str) -> Mask:
     """Return what a mask file's content says. Raises MaskError for any other than a mask."""
     if not isinstance(content, dict):
         raise MaskError(f"{label} is no table of layers", _HINT)
@@ -57,8 +60,10 @@ def check_mask(content: Any, layers: int, original: int, retained: int, label: s
             f"{len(strange)}: {', '.join(ascii(name[:20]) for name in sorted(strange)[:5])}",
             _HINT,
         )
+    first = content["0"]
+    count = original - retained if retained else len(first) if isinstance(first, list) else 0
     for layer in range(layers):
-        if what := _wrong(content[str(layer)], original, original - retained):
+        if what := _wrong(content[str(layer)], original, count):
             raise MaskError(f"{label}, layer {layer}: {what}", _HINT)
     return Mask(original, tuple(tuple(sorted(content[str(n)])) for n in range(layers)))
 
@@ -75,7 +80,7 @@ _HINT = 'a mask is {"0": [ids of the deleted experts], "1": [...], ...}; --compa
 def _wrong(ids: Any, original: int, count: int) -> str:
     if not isinstance(ids, list) or not all(type(number) is int for number in ids):
         return "is no list of numbers"
-    if len(ids) != count:
+    if len(ids) != count or count >= original:
         return f"{len(ids)} deleted experts, and not {count}"
     if len(set(ids)) != count:
         return "names an expert twice"

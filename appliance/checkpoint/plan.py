@@ -1,13 +1,18 @@
 """What each file of the pruned checkpoint takes from where: headers in, byte ranges out. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.headers import Header, Tensor, render_header
 from appliance.checkpoint.maskfile import Mask
+from appliance.checkpoint.source import Source
 from appliance.checkpoint.tensornames import Expert, Offset, Router, role_of
+
+SMALL_BYTES = 256 * 2**10
+GAP_BYTES = 64 * 2**10
+SPAN_BYTES = 4 * 2**20
 
 
 class Range(NamedTuple):
@@ -121,3 +126,49 @@ def _check_known(tensor: Tensor, layer: int, number: int, mask: Mask) -> None:
             "this checkpoint is not of the kind that is understood",
             code="checkpoint_experts",
         )
+
+
+def after(ranges: Iterable[Range], count: int) -> Iterator[Range]:
+    """Yield what is left of the ranges when their first ``count`` bytes are done."""
+    for offset, length in ranges:
+        done = min(count, length)
+        count -= done
+        if done < length:
+            yield Range(offset + done, length - done)
+
+
+def chunks(ranges: Iterable[Range], most: int) -> Iterator[Range]:
+    """Yield the ranges cut into pieces of at most ``most`` bytes."""
+    for offset, length in ranges:
+        for done in range(0, length, most):
+            yield Range(offset + done, min(most, length - done))
+
+
+def groups(ranges: Iterable[Range]) -> Iterator[list[Range]]:
+    """Yield the ranges in groups that one read can fetch: small ones with small gaps between.
+
+    Scales and rows of a router come by the thousand, of 4 bytes to 12 KiB each: a call for each,
+    or over a network a request, would take longer than all experts.
+    """
+    group: list[Range] = []
+    for part in ranges:
+        if group and not (
+            part.length <= SMALL_BYTES
+            and group[-1].length <= SMALL_BYTES
+            and 0 <= part.offset - (group[-1].offset + group[-1].length) <= GAP_BYTES
+            and part.offset + part.length - group[0].offset <= SPAN_BYTES
+        ):
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def read_group(source: Source, name: str, group: list[Range]) -> bytes:
+    """Return the bytes of a group's ranges, one after another, by one read."""
+    first, last = group[0].offset, group[-1].offset + group[-1].length
+    block = source.read(name, first, last - first)
+    if len(group) == 1:
+        return block
+    return b"".join(block[start - first : start - first + size] for start, size in group)

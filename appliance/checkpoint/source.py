@@ -9,7 +9,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -121,7 +120,7 @@ class LocalSource:
             done += len(part)
             moved(len(part))
         # 134 GB of what is read once would push everything else out of the page cache
-        with suppress(OSError):
+        if length >= BUFFER_BYTES:
             os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:

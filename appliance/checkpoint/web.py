@@ -5,10 +5,12 @@ large files) is followed without it. Standard library alone, and safe to use fro
 """
 
 import random
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Self
 
@@ -111,7 +113,7 @@ class Web:
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str, int], list[HTTPConnection]] = {}
-        self._busy: set[HTTPConnection] = set()
+        self._busy: dict[HTTPConnection, socket.socket] = {}
         self._closed = threading.Event()
 
     def get(
@@ -166,16 +168,18 @@ class Web:
         """End all connections, also those that are in use: whoever reads gets an error."""
         self._closed.set()
         with self._lock:
-            ends = [*self._busy, *(c for idle in self._idle.values() for c in idle)]
+            for end in self._busy.values():
+                with suppress(OSError):  # the plain socket's: TLS would first say good-bye
+                    socket.socket.shutdown(end, socket.SHUT_RDWR)
+            idle = [connection for kept in self._idle.values() for connection in kept]
             self._idle.clear()
-        for connection in ends:
-            if connection.sock is not None:
-                connection.sock.close()
+        for connection in idle:
+            connection.close()
 
     def give_back(self, connection: HTTPConnection, url: WebUrl, *, is_whole: bool) -> None:
         """Keep a connection whose answer was read to its end; close it if not."""
         with self._lock:
-            self._busy.discard(connection)
+            self._busy.pop(connection, None)
             if is_whole and not self._closed.is_set():
                 self._idle.setdefault(url.origin, []).append(connection)
                 return
@@ -190,6 +194,8 @@ class Web:
             connection, is_fresh = self._connection(url)
             try:
                 connection.request("GET", url.target, headers=plain)
+                with self._lock:
+                    self._busy[connection] = connection.sock
                 return Answer(self, connection, url)
             except ssl.SSLCertVerificationError as cause:
                 self.give_back(connection, url, is_whole=False)
@@ -208,10 +214,7 @@ class Web:
             idle = self._idle.get(url.origin)
             connection = idle.pop() if idle else None
             is_fresh = connection is None
-            if connection is None:
-                connection = self._connect(url)
-            self._busy.add(connection)
-        return connection, is_fresh
+            return connection or self._connect(url), is_fresh
 
     def _connect(self, url: WebUrl) -> HTTPConnection:
         if url.scheme == "http":  # this machine, so no proxy is asked
