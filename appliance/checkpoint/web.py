@@ -166,8 +166,8 @@ class Web:
 
     def close(self) -> None:
         """End all connections, also those that are in use: whoever reads gets an error."""
-        self._closed.set()
         with self._lock:
+            self._closed.set()
             for end in self._busy.values():
                 with suppress(OSError):  # the plain socket's: TLS would first say good-bye
                     socket.socket.shutdown(end, socket.SHUT_RDWR)
@@ -196,6 +196,8 @@ class Web:
                 connection.request("GET", url.target, headers=plain)
                 with self._lock:
                     self._busy[connection] = connection.sock
+                    if self._closed.is_set():
+                        raise OSError("stopped")
                 return Answer(self, connection, url)
             except ssl.SSLCertVerificationError as cause:
                 self.give_back(connection, url, is_whole=False)
