@@ -1,11 +1,10 @@
 """Which tensors each expert has: every one must have the same, and every layer all experts."""
 
 from collections import Counter
-from collections.abc import Iterable
-from sys import intern
+from collections.abc import Iterable, Mapping
 
 from appliance.checkpoint.headers import Tensor
-from appliance.checkpoint.tensornames import Router, expert_of, role_of
+from appliance.checkpoint.tensornames import Expert, Role, Router
 
 Parts = frozenset[str]
 
@@ -35,17 +34,16 @@ class Census:
         self.tensors = 0
         self.data_bytes = 0
 
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        """Count the tensors of one file. Raises CheckpointError for one that is not understood."""
+    def add(self, tensors: Iterable[Tensor], roles: Mapping[str, Role]) -> None:
+        """Count the tensors of one file; ``roles`` says what each is."""
         for tensor in tensors:
             self.tensors += 1
             self.data_bytes += tensor.size
-            if expert := expert_of(tensor.name):
-                self._parts.setdefault((expert.layer, expert.number), set()).add(
-                    intern(expert.part)
-                )
-            elif isinstance(role := role_of(tensor, self._experts), Router):
-                self._routers[role.layer] += 1
+            match roles[tensor.name]:
+                case Expert(layer, number, _, part):
+                    self._parts.setdefault((layer, number), set()).add(part)
+                case Router(layer):
+                    self._routers[layer] += 1
 
     def parts(self) -> Parts:
         """Return what most experts have."""

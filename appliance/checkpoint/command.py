@@ -16,7 +16,7 @@ from appliance.checkpoint.maskfile import Mask, read_mask, render_mask
 from appliance.checkpoint.opening import open_source
 from appliance.checkpoint.outcome import Outcome, describe_mask, describe_plan, write_report
 from appliance.checkpoint.plan import Rules
-from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan, plan_file
+from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan
 from appliance.checkpoint.source import LocalSource, Source
 from appliance.checkpoint.verify import Verification, Verifier
 from appliance.checkpoint.write import Writer, write_error
@@ -175,9 +175,9 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
                     f"{folder} has {free:,} bytes free, and {plan.total_bytes - done:,} are needed",
                     "make room, or name a folder on another disk",
                 )
-            bar = Bar("writing", sum(plan.sizes.values()))
+            bar = Bar("writing", plan.copied_bytes)
             writer = Writer(source, destination, journal, bar)
-            writer.write_files(tuple(plan.sizes), lambda name: plan_file(source, name, plan), jobs)
+            writer.write_files(plan.files.values(), jobs)
             bar.close()
             for name, text in plan.texts.items():
                 try:
@@ -194,7 +194,7 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
 def verify(source: Source, plan: PrunePlan, folder: Path, jobs: int) -> Verification:
     """Compare the checkpoint in ``folder`` with its source."""
     pruned = LocalSource(folder)
-    bar = Bar("comparing", sum(plan.sizes.values()))
+    bar = Bar("comparing", plan.copied_bytes)
     try:
         return Verifier(source, pruned, plan, bar).verify(jobs)
     finally:

@@ -45,7 +45,7 @@ def describe_plan(plan: PrunePlan) -> Iterator[str]:
     )
     yield (
         f"weights {shards.source.data_bytes / 1e9:.1f} -> {shards.data_bytes / 1e9:.1f} GB in "
-        f"{len(shards.sizes)} shards; {plan.total_bytes:,} bytes in all"
+        f"{len(shards.plans)} shards; {plan.total_bytes:,} bytes in all"
     )
     if shards.offsets:
         yield f"left out: {len(shards.offsets)} KV offsets (k_bias, v_bias), which vLLM refuses"

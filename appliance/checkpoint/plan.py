@@ -1,14 +1,15 @@
 """What each file of the pruned checkpoint takes from where: headers in, byte ranges out. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.headers import Header, Tensor, render_header
 from appliance.checkpoint.maskfile import Mask
 from appliance.checkpoint.source import Source
-from appliance.checkpoint.tensornames import Expert, Offset, Router, role_of
+from appliance.checkpoint.tensornames import Expert, Offset, Role, Router
 
 SMALL_BYTES = 256 * 2**10
 GAP_BYTES = 64 * 2**10
@@ -34,7 +35,8 @@ class Rules:
 class ShardPlan:
     """One output file: ``head``, then the source file's ``ranges`` one after another.
 
-    ``tensors`` are in the header's order; ``offsets`` names the dropped KV offsets.
+    ``tensors`` are in the header's order; ``offsets`` names the dropped KV offsets. A file that
+    is copied whole has no head.
     """
 
     name: str
@@ -60,20 +62,21 @@ class _Kept(NamedTuple):
     ranges: list[Range]
 
 
-def plan_shard(name: str, header: Header, rules: Rules) -> ShardPlan:
-    """Return what becomes of one shard. Raises CheckpointError for what is not understood.
+def plan_shard(name: str, header: Header, roles: Mapping[str, Role], rules: Rules) -> ShardPlan:
+    """Return what becomes of one shard, whose tensors are what ``roles`` says.
 
     The tensors stay in the order of the source, so that each keeps its alignment and that what
-    stands together is copied together.
+    stands together is copied together. Raises CheckpointError for what is not understood.
     """
     placed: dict[str, Tensor] = {}
     ranges: list[Range] = []
     dropped: list[str] = []
     end = 0
-    for tensor in sorted(header.tensors, key=lambda tensor: (tensor.start, tensor.stop)):
-        kept = _keep(tensor, header.data_start, rules)
+    for tensor in sorted(header.tensors, key=attrgetter("start", "stop")):
+        role = roles[tensor.name]
+        kept = _keep(tensor, role, header.data_start, rules)
         if kept is None:
-            if isinstance(role_of(tensor, rules.mask.original), Offset):
+            if isinstance(role, Offset):
                 dropped.append(tensor.name)
             continue
         length = sum(part.length for part in kept.ranges)
@@ -85,9 +88,9 @@ def plan_shard(name: str, header: Header, rules: Rules) -> ShardPlan:
     return ShardPlan(name, head, tuple(merged(ranges)), tensors, tuple(dropped))
 
 
-def _keep(tensor: Tensor, data_start: int, rules: Rules) -> _Kept | None:
+def _keep(tensor: Tensor, role: Role, data_start: int, rules: Rules) -> _Kept | None:
     mask, start = rules.mask, data_start + tensor.start
-    match role_of(tensor, mask.original):
+    match role:
         case Expert(layer, number, head, part):
             _check_known(tensor, layer, number, mask)
             new = mask.new_number(layer, number)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from appliance.checkpoint.census import Census
@@ -14,6 +14,7 @@ from appliance.checkpoint.layout import CONFIG, Layout, read_json
 from appliance.checkpoint.plan import Range, Rules, ShardPlan, plan_shard
 from appliance.checkpoint.rewrite import (
     left_out,
+    render_index,
     render_json,
     renumber,
     rewrite_config,
@@ -21,6 +22,7 @@ from appliance.checkpoint.rewrite import (
     without_code,
 )
 from appliance.checkpoint.source import Source
+from appliance.checkpoint.tensornames import roles_of
 
 QUANTISATION = "hf_quant_config.json"
 TOKENIZER = "tokenizer_config.json"
@@ -39,7 +41,7 @@ class Summary:
     """What the shards' plans add up to."""
 
     source: Census
-    sizes: dict[str, int] = field(default_factory=dict)
+    plans: dict[str, ShardPlan] = field(default_factory=dict)
     offsets: list[str] = field(default_factory=list)
     tensors: int = 0
     data_bytes: int = 0
@@ -47,23 +49,30 @@ class Summary:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """All that will be written. A shard is planned again when its turn comes: memory stays flat.
+    """All that will be written.
 
-    ``sizes`` has every file that is copied, ``texts`` every one that is written anew, in order.
-    ``left`` says why a file does not come along. ``digest`` changes with the source and the wish.
+    ``files`` has every file that is copied, whole or in part, without its list of tensors: ten
+    thousand ranges take little memory, and 150,000 names do not. ``texts`` has every file that is
+    written anew, in order. ``left`` says why a file does not come along. ``digest`` changes with
+    the source and the wish.
     """
 
     wanted: Wanted
     shards: Summary
-    sizes: Mapping[str, int]
+    files: Mapping[str, ShardPlan]
     texts: Mapping[str, bytes]
     left: Mapping[str, str]
     digest: str
 
     @property
+    def copied_bytes(self) -> int:
+        """Return the length of all files that are copied."""
+        return sum(plan.size for plan in self.files.values())
+
+    @property
     def total_bytes(self) -> int:
         """Return what the destination will take."""
-        return sum(self.sizes.values()) + sum(map(len, self.texts.values()))
+        return self.copied_bytes + sum(map(len, self.texts.values()))
 
 
 def make_plan(source: Source, layout: Layout, wanted: Wanted) -> PrunePlan:
@@ -80,24 +89,20 @@ def make_plan(source: Source, layout: Layout, wanted: Wanted) -> PrunePlan:
     texts = _texts(source, layout, wanted)
     if layout.index is not None:
         index = rewrite_index(layout.index, shard_of, summary.data_bytes)
-        texts[INDEX] = render_json(index)  # the last: with it the checkpoint is whole
+        texts[INDEX] = render_index(index)  # the last: with it the checkpoint is whole
     carried = [name for name in layout.others if name not in left and name not in texts]
     return PrunePlan(
         wanted=wanted,
         shards=summary,
-        sizes=summary.sizes | {name: source.size(name) for name in carried},
+        files=summary.plans | {name: _whole(name, source.size(name)) for name in carried},
         texts=texts,
         left=left,
         digest=_digest(source, layout, wanted),
     )
 
 
-def plan_file(source: Source, name: str, plan: PrunePlan) -> ShardPlan:
-    """Return the ranges of one copied file: some of a shard's, all of any other's."""
-    if name in plan.shards.sizes:
-        return plan_shard(name, read_header(source, name), plan.wanted.rules)
-    whole = Range(0, plan.sizes[name])
-    return ShardPlan(name, b"", (whole,) if whole.length else (), (), ())
+def _whole(name: str, size: int) -> ShardPlan:
+    return ShardPlan(name, b"", (Range(0, size),) if size else (), (), ())
 
 
 def _summarise(source: Source, layout: Layout, rules: Rules) -> tuple[Summary, dict[str, str]]:
@@ -107,9 +112,10 @@ def _summarise(source: Source, layout: Layout, rules: Rules) -> tuple[Summary, d
     for name in layout.shards:
         header = read_header(source, name)
         check_index(source, layout, name, header)
-        summary.source.add(header.tensors)
-        plan = plan_shard(name, header, rules)
-        summary.sizes[name] = plan.size
+        roles = roles_of(header.tensors, layout.experts)
+        summary.source.add(header.tensors, roles)
+        plan = plan_shard(name, header, roles, rules)
+        summary.plans[name] = replace(plan, tensors=())
         summary.data_bytes += plan.data_bytes
         summary.offsets += plan.offsets
         summary.tensors += len(plan.tensors)

@@ -97,3 +97,8 @@ def rewrite_index(
 def render_json(content: Mapping[str, Any]) -> bytes:
     """Return a JSON file's bytes, indented as the published ones are."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def render_index(content: Mapping[str, Any]) -> bytes:
+    """Return the index's bytes, a line for each of its 150,000 tensors."""
+    return (json.dumps(content, separators=(",\n  ", ": "), ensure_ascii=False) + "\n").encode()

@@ -1,6 +1,8 @@
 """What a tensor's name says: whose it is, and what becomes of it when experts go. Pure."""
 
 import re
+from collections.abc import Iterable
+from sys import intern
 from typing import NamedTuple
 
 from appliance.checkpoint.failures import CheckpointError
@@ -44,10 +46,15 @@ class Plain(NamedTuple):
 Role = Expert | Router | Offset | Plain
 
 
+def roles_of(tensors: Iterable[Tensor], experts: int) -> dict[str, Role]:
+    """Return what each tensor is. Raises CheckpointError for one that is not understood."""
+    return {tensor.name: role_of(tensor, experts) for tensor in tensors}
+
+
 def expert_of(name: str) -> Expert | None:
     """Return the expert that a name belongs to; None for all other names."""
     if match := _EXPERT.fullmatch(name):
-        return Expert(int(match[2]), int(match[3]), match[1], match[4])
+        return Expert(int(match[2]), int(match[3]), intern(match[1]), intern(match[4]))
     return None
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.census import Census
 from appliance.checkpoint.failures import CheckpointError
-from appliance.checkpoint.headers import Header, read_header, render_header
+from appliance.checkpoint.headers import Header, Tensor, parse_header, read_header
 from appliance.checkpoint.plan import ShardPlan, chunks, groups, read_group
-from appliance.checkpoint.prune import PrunePlan, plan_file
+from appliance.checkpoint.prune import PrunePlan
 from appliance.checkpoint.scalars import read_scalars, strange
 from appliance.checkpoint.source import Source
+from appliance.checkpoint.tensornames import roles_of
 
 CHUNK_BYTES = 2**20
 MOST_PROBLEMS = 200
@@ -51,7 +52,7 @@ class Verifier:
         """Compare everything, ``jobs`` files at a time."""
         found, plan = self._found, self._plan
         names = {*self._pruned.names()}
-        wanted = {*plan.sizes, *plan.texts}
+        wanted = {*plan.files, *plan.texts}
         for name in sorted(wanted - names):
             found.wrong(f"{name} is missing")
         for name in sorted(names - wanted):
@@ -59,7 +60,9 @@ class Verifier:
         for name in sorted(plan.texts.keys() & names):
             self._same_text(name, plan.texts[name])
         with ThreadPoolExecutor(jobs, "verify") as pool:
-            work = [pool.submit(self._file, name) for name in plan.sizes if name in names]
+            work = [
+                pool.submit(self._file, file) for name, file in plan.files.items() if name in names
+            ]
             for future in work:
                 future.result()
         for problem in self._census.problems():
@@ -75,42 +78,40 @@ class Verifier:
         if size != len(text) or self._pruned.read(name, 0, size) != text:
             self._found.wrong(f"{name} is not what it should be: written by hand since?")
 
-    def _file(self, name: str) -> None:
+    def _file(self, plan: ShardPlan) -> None:
         """Compare one copied file. What is wrong is noted, never raised."""
         try:
-            plan = plan_file(self._source, name, self._plan)
-            if plan.head:
-                self._shard(name, plan)
-            elif self._pruned.size(name) != plan.size:
-                raise CheckpointError(f"{name} has not the length of the source's")
-            self._same_bytes(name, plan, len(plan.head))
+            header = self._same_head(plan) if plan.head else None
+            if self._pruned.size(plan.name) != plan.size:
+                raise CheckpointError(
+                    f"{plan.name} has {self._pruned.size(plan.name):,} bytes, not {plan.size:,}"
+                )
+            self._same_bytes(plan, header)
             self._count(files=1)
         except CheckpointError as cause:
             self._note(cause.what)
 
-    def _shard(self, name: str, plan: ShardPlan) -> None:
-        header = read_header(self._pruned, name)
-        if header.tensors != plan.tensors:
-            raise CheckpointError(f"{name} {_difference(header, plan)}")
-        if render_header(header.tensors, header.metadata) != plan.head:
-            raise CheckpointError(f"the header of {name} is spelled in another way")
+    def _same_head(self, plan: ShardPlan) -> Header:
+        """Compare names, types, shapes and places, and count them. Return the header."""
+        header = read_header(self._pruned, plan.name)
+        if self._pruned.read(plan.name, 0, header.data_start) != plan.head:
+            wanted = parse_header(plan.head[8:], plan.size)
+            raise CheckpointError(f"{plan.name} {_difference(header.tensors, wanted.tensors)}")
         with self._lock:
-            self._census.add(header.tensors)
-        self._scales(name, header)
+            experts = self._plan.wanted.rules.mask.retained
+            self._census.add(header.tensors, roles_of(header.tensors, experts))
+        self._scales(plan.name, header)
+        return header
 
-    def _same_bytes(self, name: str, plan: ShardPlan, position: int) -> None:
-        """Compare all ranges; one line tells where the first byte differs."""
+    def _same_bytes(self, plan: ShardPlan, header: Header | None) -> None:
+        position = len(plan.head)
         for group in groups(chunks(plan.ranges, CHUNK_BYTES)):
-            wanted = read_group(self._source, name, group)
-            there = self._pruned.read(name, position, len(wanted))
+            wanted = read_group(self._source, plan.name, group)
+            there = self._pruned.read(plan.name, position, len(wanted))
             if wanted != there:
-                byte = next(
-                    i
-                    for i, pair in enumerate(zip(wanted, there, strict=True))
-                    if pair[0] != pair[1]
-                )
-                at = position + byte
-                raise CheckpointError(f"{name} {_holder(plan, at)} differs at byte {at:,}")
+                at = position + _first_difference(wanted, there)
+                holder = _holder(header, at) if header else ""
+                raise CheckpointError(f"{plan.name} {holder} differs at byte {at:,}")
             self._bar.add(len(wanted))
             self._count(compared_bytes=len(wanted))
             position += len(wanted)
@@ -138,18 +139,19 @@ class Verifier:
             self._found.scalars += scalars
 
 
-def _difference(header: Header, plan: ShardPlan) -> str:
-    there, wanted = set(header.tensors), set(plan.tensors)
-    if there == wanted:
-        return "has its tensors in another order"
-    return next(
-        f"{what} {min(some).name}, as {len(some)} tensors"
-        for what, some in (("lacks, or has changed,", wanted - there), ("adds", there - wanted))
-        if some
-    )
+def _difference(there: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> str:
+    lacking, added = {*wanted} - {*there}, {*there} - {*wanted}
+    for what, some in (("lacks, or has changed,", lacking), ("adds", added)):
+        if some:
+            return f"{what} {min(some).name} and {len(some) - 1} other tensors"
+    return "has a header that is spelled or ordered in another way"
 
 
-def _holder(plan: ShardPlan, at: int) -> str:
+def _first_difference(first: bytes, second: bytes) -> int:
+    return next(at for at, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+
+
+def _holder(header: Header, at: int) -> str:
     """Return the tensor that holds a byte of the file, "" outside all."""
-    place = at - len(plan.head)
-    return next((t.name for t in plan.tensors if t.start <= place < t.stop), "")
+    place = at - header.data_start
+    return next((t.name for t in header.tensors if t.start <= place < t.stop), "")

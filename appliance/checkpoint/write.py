@@ -2,10 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.destination import Destination, is_full
@@ -29,17 +28,14 @@ class Writer:
     def __init__(self, source: Source, destination: Destination, journal: Journal, bar: Bar):
         self._source, self._destination, self._journal = source, destination, journal
         self._bar, self._stop = bar, threading.Event()
-        self._planning = threading.Lock()
 
-    def write_files(
-        self, names: Sequence[str], plan_of: Callable[[str], ShardPlan], jobs: int
-    ) -> None:
-        """Write every file, ``jobs`` at a time; each plan is made only when its turn has come.
+    def write_files(self, plans: Iterable[ShardPlan], jobs: int) -> None:
+        """Write every file, ``jobs`` at a time.
 
         Raises WriteError when the disk is full; what is written stays for a resume.
         """
         with ThreadPoolExecutor(jobs, "copy") as pool:
-            work = [pool.submit(self._write, name, plan_of) for name in names]
+            work = [pool.submit(self._write, plan) for plan in plans]
             try:
                 done, _ = wait(work, return_when=FIRST_EXCEPTION)
             except BaseException:
@@ -56,17 +52,15 @@ class Writer:
         self._stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
-    def _write(self, name: str, plan_of: Callable[[str], ShardPlan]) -> None:
-        with self._planning:  # a header takes some memory while it is parsed: one at a time
-            plan = replace(plan_of(name), tensors=())
-        if self._destination.has(name, plan.size, plan.head):
+    def _write(self, plan: ShardPlan) -> None:
+        if self._destination.has(plan.name, plan.size, plan.head):
             self._bar.skip(plan.size)
             return
         try:
             self._copy(plan)
-            self._destination.publish(name)
+            self._destination.publish(plan.name)
         except OSError as cause:
-            raise write_error(self._destination, name, cause) from cause
+            raise write_error(self._destination, plan.name, cause) from cause
 
     def _copy(self, plan: ShardPlan) -> None:
         fd = self._destination.open_part(plan.name)
