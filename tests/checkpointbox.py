@@ -122,6 +122,9 @@ def content_of(piece: Piece, dice: random.Random) -> bytes:
     """Return plausible bytes: small numbers of either sign, scales above 0."""
     if piece.dtype in ("U8", "F8_E4M3"):
         return dice.randbytes(piece.size)
+    if ".experts." in piece.name and piece.dtype == "BF16":
+        at = 2 * dice.randrange(len(_POOL) // 2 - piece.size)
+        return _POOL[at : at + piece.size]
     count = math.prod(piece.shape)
     if "scale" in piece.name:
         # w1 and w3 are one matrix in the engine: they share what only the expert's name decides
@@ -135,6 +138,9 @@ def content_of(piece: Piece, dice: random.Random) -> bytes:
 def to_bf16(values: bytes) -> bytes:
     """Cut F32 numbers to BF16 ones: their upper halves."""
     return b"".join(values[at + 2 : at + 4] for at in range(0, len(values), 4))
+
+
+_POOL = to_bf16(struct.pack("<65536f", *map(dice_of("pool").gauss, [0.0] * 65_536, [0.1] * 65_536)))
 
 
 def render(tensors: Iterable[tuple[Piece, bytes]], **metadata: str) -> bytes:
