@@ -4,14 +4,13 @@ A range that breaks off is gone on with where it broke. Each answer must be of t
 the first one (size, and ETag or date), so a file that changes in mid-way is refused, never mixed.
 """
 
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from appliance.checkpoint.failures import SourceError
 from appliance.checkpoint.faults import FileChanged, NoRanges, Passing, RemoteError
-from appliance.checkpoint.source import Moved
+from appliance.checkpoint.source import Moved, write_all
 from appliance.checkpoint.spans import Span, grouped, sifted
 from appliance.checkpoint.web import Answer, Web, refuse_encoded
 from appliance.checkpoint.weburl import WebUrl
@@ -162,15 +161,15 @@ class RemoteSource:
 
     def size(self, name: str) -> int:
         """Return a file's length in bytes."""
-        return self._file(name).size()
+        return self.file(name).size()
 
     def stamp(self, name: str) -> str:
         """Return the content's own hash where the listing names it, else size and ETag."""
-        return self._file(name).stamp()
+        return self.file(name).stamp()
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset`` on."""
-        return b"".join(self._file(name).pieces(offset, offset + length))
+        return b"".join(self.file(name).pieces(offset, offset + length))
 
     def copy(
         self, name: str, offset: int, length: int, out_fd: int, out_offset: int, moved: Moved
@@ -191,30 +190,23 @@ class RemoteSource:
         ``moved`` is told the bytes of each step once they are written. Ranges with little between
         them come in one answer: a request costs more than some thousand bytes that nobody wants.
         """
-        file = self._file(name)
+        file = self.file(name)
         for group in grouped(ranges, GAP_BYTES):
             pieces = file.pieces(group[0][0], sum(group[-1]))
             for part in sifted(pieces, group):
-                out_offset = write_at(out_fd, part, out_offset)
+                write_all(out_fd, part, out_offset)
+                out_offset += len(part)
                 moved(len(part))
 
     def close(self) -> None:
         """End all connections."""
         self._web.close()
 
-    def _file(self, name: str) -> RemoteFile:
+    def file(self, name: str) -> RemoteFile:
+        """Return one file. Raises SourceError for a name that is not there."""
         if name not in self._files:
             raise SourceError(f"{self._label} has no {name[:80]!r}", "check the address")
         return self._files[name]
-
-
-def write_at(fd: int, content: memoryview | bytes, offset: int) -> int:
-    """Write all of ``content`` at ``offset``; return where it ends."""
-    view = memoryview(content)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
-    return offset
 
 
 def _range_of(answer: Answer) -> tuple[int, int]:

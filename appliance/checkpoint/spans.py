@@ -25,7 +25,7 @@ def grouped(spans: Sequence[Span], gap: int) -> Iterator[list[Span]]:
         yield group
 
 
-def sifted(pieces: Iterable[bytes], spans: Sequence[Span]) -> Iterator[memoryview]:
+def sifted(pieces: Iterable[bytes], spans: Sequence[Span]) -> Iterator[bytes]:
     """Yield what of ``pieces`` lies in ``spans``, in order.
 
     The pieces follow one another from the first range's offset to the last one's end.
@@ -33,10 +33,9 @@ def sifted(pieces: Iterable[bytes], spans: Sequence[Span]) -> Iterator[memoryvie
     place, at = spans[0][0], 0
     for piece in pieces:
         end = place + len(piece)
-        view = memoryview(piece)
         while at < len(spans) and spans[at][0] < end:
             offset, length = spans[at]
-            yield view[max(offset - place, 0) : offset + length - place]
+            yield piece[max(offset - place, 0) : offset + length - place]
             if offset + length > end:
                 break  # the rest of it is in the next piece
             at += 1

@@ -161,7 +161,12 @@ class Web:
             )
         if pause > SAID_S:
             self._say(f"{cause.what}; asked again in {pause:.0f} s")
-        if self._closed.wait(pause):
+        self._closed.wait(pause)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Raise Unreachable once the web is closed: for work between answers."""
+        if self._closed.is_set():
             raise Unreachable("stopped", "type the same again: it goes on")
 
     def close(self) -> None:
