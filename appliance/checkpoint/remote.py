@@ -6,17 +6,15 @@ the first one (size, and ETag or date), so a file that changes in mid-way is ref
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from appliance.checkpoint.failures import SourceError
 from appliance.checkpoint.faults import FileChanged, NoRanges, Passing, RemoteError
 from appliance.checkpoint.source import Moved, write_all
-from appliance.checkpoint.spans import Span, grouped, sifted
 from appliance.checkpoint.web import Answer, Web, refuse_encoded
 from appliance.checkpoint.weburl import WebUrl
 
 STEP_BYTES = 2**20
-GAP_BYTES = 2**20  # a gap is read through where a request of its own would cost more
 WHOLE_BYTES = 16 * 2**20  # what a server without ranges may send whole, for a part of it
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
@@ -175,28 +173,10 @@ class RemoteSource:
         self, name: str, offset: int, length: int, out_fd: int, out_offset: int, moved: Moved
     ) -> None:
         """Write exactly ``length`` bytes from ``offset`` on into ``out_fd`` at ``out_offset``."""
-        self.copy_ranges(name, [(offset, length)], out_fd, out_offset, moved)
-
-    def copy_ranges(
-        self,
-        name: str,
-        ranges: Sequence[Span],
-        out_fd: int,
-        out_offset: int,
-        moved: Moved,
-    ) -> None:
-        """Write ranges (offset, length), in rising order, one after another from ``out_offset`` on.
-
-        ``moved`` is told the bytes of each step once they are written. Ranges with little between
-        them come in one answer: a request costs more than some thousand bytes that nobody wants.
-        """
-        file = self.file(name)
-        for group in grouped(ranges, GAP_BYTES):
-            pieces = file.pieces(group[0][0], sum(group[-1]))
-            for part in sifted(pieces, group):
-                write_all(out_fd, part, out_offset)
-                out_offset += len(part)
-                moved(len(part))
+        for part in self.file(name).pieces(offset, offset + length):
+            write_all(out_fd, part, out_offset)
+            out_offset += len(part)
+            moved(len(part))
 
     def close(self) -> None:
         """End all connections."""

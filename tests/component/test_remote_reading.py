@@ -20,7 +20,7 @@ from appliance.checkpoint.faults import (
     Unreachable,
 )
 from appliance.checkpoint.patience import Patience
-from appliance.checkpoint.remote import GAP_BYTES, STEP_BYTES, WHOLE_BYTES, RemoteFile, RemoteSource
+from appliance.checkpoint.remote import STEP_BYTES, WHOLE_BYTES, RemoteFile, RemoteSource
 from appliance.checkpoint.web import Web
 from appliance.checkpoint.weburl import parse_url
 from tests.fakes.rangeserver import Fault, RangeServer
@@ -110,30 +110,16 @@ def test_an_unknown_size_is_asked_for_with_one_byte(server: RangeServer, web: We
     assert RemoteFile(web, parse_url(f"{server.url}/empty")).size() == 0
 
 
-def test_copied_ranges_follow_one_another_in_the_file(
-    server: RangeServer, source: RemoteSource, tmp_path: Path
-) -> None:
-    spans = [(10, 5), (15, 5), (STEP_BYTES - 3, 6), (len(CONTENT) - 4, 4)]
+def test_a_copy_is_written_where_it_belongs(source: RemoteSource, tmp_path: Path) -> None:
     told: list[int] = []
     with (tmp_path / "out").open("wb") as out:
         out.write(b"head")
         out.flush()
-        source.copy_ranges(NAME, spans, out.fileno(), 4, told.append)
-        source.copy(NAME, 0, 3, out.fileno(), 4 + sum(told), told.append)
-    wanted = b"".join(CONTENT[offset : offset + length] for offset, length in spans)
-    assert (tmp_path / "out").read_bytes() == b"head" + wanted + CONTENT[:3]
+        source.copy(NAME, 10, 2 * STEP_BYTES, out.fileno(), 4, told.append)
+        source.copy(NAME, 0, 3, out.fileno(), 1, told.append)
+    wanted = CONTENT[10 : 10 + 2 * STEP_BYTES]
+    assert (tmp_path / "out").read_bytes() == b"h" + CONTENT[:3] + wanted
     assert sum(told) == len(wanted) + 3
-
-
-def test_neighbours_with_little_between_them_come_in_one_answer(
-    server: RangeServer, source: RemoteSource, tmp_path: Path
-) -> None:
-    rows = [(at, 100) for at in range(0, 100_000, 200)]
-    far = rows[-1][0] + rows[-1][1] + GAP_BYTES + 1
-    with (tmp_path / "out").open("wb") as out:
-        source.copy_ranges(NAME, [*rows, (far, 100)], out.fileno(), 0, lambda _: None)
-    assert len(server.requests(PATH)) == 2
-    assert server.sent_bytes == rows[-1][0] + 100 + 100
 
 
 def test_a_full_disk_is_told_as_it_is(source: RemoteSource) -> None:

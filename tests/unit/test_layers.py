@@ -16,7 +16,7 @@ PURE = (
     *("splice", "seen", "draft", "media", "history", "context", "conversation"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
-    *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies", "checkpoint/spans"),
+    *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
