@@ -1,27 +1,12 @@
 """``appliance model``: fetch a checkpoint, look at one, check one."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from appliance.checkpoint.bar import Bar
-from appliance.checkpoint.hub import MAIN, HubName, parse_hub_name
-from appliance.checkpoint.opening import open_hub
-from appliance.checkpoint.pull import Pull, PullPlan, plan_pull
 from appliance.commandline import add_command, settings_of
-from appliance.errors import SettingsError
-from appliance.modelinfo import print_info
-from appliance.settings import Settings
-from appliance.sizes import format_size
 
 JOBS = 8  # files at a time
-# Where the checkpoints of the model profiles are published.
-HOMES = {
-    "nikola": "catplusplus/MiniMax-M2.7-REAP-172B-A10B-NVFP4",
-    "qwen3.5-122b": "catplusplus/Qwen3.5-122B-A10B-heretic-v2-NVFP4",
-}
 _VARIABLES = (
     "the hub is that of HF_ENDPOINT (default https://huggingface.co); the token, of HF_TOKEN,\n"
     "HF_TOKEN_PATH or HF_HOME/token, is sent to that host alone, over https\n"
@@ -66,10 +51,10 @@ def _add_pull(model: Any) -> None:
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="owner/name[@revision]; default: the profile's"
     )
-    parser.add_argument("--revision", metavar="R", help=f"branch, tag or commit (default: {MAIN})")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit; default: main")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: APPLIANCE_MODEL_DIR")
     parser.add_argument(
-        "--jobs", type=_jobs, default=JOBS, metavar="N", help=f"files at a time (default: {JOBS})"
+        "--jobs", type=_jobs, default=JOBS, metavar="N", help=f"files at a time; default: {JOBS}"
     )
     parser.add_argument("--keep-code", action="store_true", help="Python files and pickles, too")
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched")
@@ -83,64 +68,18 @@ def _jobs(text: str) -> int:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    settings = settings_of(options)
-    asked = _asked(options.name, options.revision, settings)
-    folder: Path = options.out or settings.model_dir
-    web, endpoint = open_hub()
-    try:
-        plan = plan_pull(web, endpoint, asked, folder, keep_code=options.keep_code)
-        if not options.json:
-            print(_told(plan, folder), file=sys.stderr)
-        if not options.dry_run:
-            bar = Bar("fetching", plan.total_bytes)
-            Pull(web, plan, folder, jobs=options.jobs).run(bar)
-    finally:
-        web.close()
-    if options.json:
-        print(json.dumps(_view(plan, folder, is_there=not options.dry_run), indent=2))
-    elif not options.dry_run:
-        print(f"{folder} is whole: every hash is the hub's")
-        print("  -> appliance model check looks into it, appliance plan says whether it fits")
-    return 0
+    from appliance.modelpull import Wish, run_pull  # what reads a hub takes its time to load
 
-
-def _asked(name: str | None, revision: str | None, settings: Settings) -> HubName:
-    if not name:
-        name = HOMES.get(settings.model_profile)
-    if not name:
-        raise SettingsError(
-            f"the model profile {settings.model_profile} has no repository of its own",
-            "appliance model pull owner/name",
-        )
-    if revision and "@" in name:
-        raise SettingsError(f"{name} and --revision name two revisions", "leave one out")
-    return parse_hub_name(f"{name}@{revision}" if revision else name)
-
-
-def _told(plan: PullPlan, folder: Path) -> str:
-    lines = [
-        f"{plan.listing.named}",
-        f"{len(plan.files)} files, {format_size(plan.total_bytes)}, into {folder}",
-    ]
-    by_reason: dict[str, list[str]] = {}
-    for name, why in plan.left.items():
-        by_reason.setdefault(why, []).append(name)
-    for why, names in by_reason.items():
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"left out: {shown} ({why})")
-    return "\n".join(lines)
-
-
-def _view(plan: PullPlan, folder: Path, *, is_there: bool) -> dict[str, Any]:
-    return {
-        "repository": str(plan.asked),
-        "commit": plan.listing.named.revision,
-        "folder": str(folder),
-        "is_there": is_there,
-        "bytes": plan.total_bytes,
-        "files": {file.name: {"size": file.size, "sha256": file.sha256} for file in plan.files},
-        "left_out": dict(plan.left),
-    }
+    wish = Wish(
+        name=options.name,
+        revision=options.revision,
+        folder=options.out,
+        jobs=options.jobs,
+        keep_code=options.keep_code,
+        is_dry=options.dry_run,
+        as_json=options.json,
+    )
+    return run_pull(wish, settings_of(options))
 
 
 # ---- info
@@ -163,6 +102,8 @@ def _add_info(model: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from appliance.modelinfo import print_info  # as above: it takes its time
+
     settings = settings_of(options)
     text = options.checkpoint or str(settings.model_dir)
     return print_info(text, settings, as_json=options.json)

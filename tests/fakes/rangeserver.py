@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif target:
             self._send(302, b"", {"Location": target, **site.extra.get(path, {})}, fault, path)
         elif path not in site.files:
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, fault, path)
+            self._send(404, b"", {"X-Error-Code": _missing(path, site.files)}, fault, path)
         else:
             self._file(site.files[path], fault, path)
 
@@ -206,6 +206,15 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server.site.lock:  # before: whoever has read it all may look at once
                 self.server.site.sent[path] += len(part)
             self.wfile.write(part)
+
+
+def _missing(path: str, files: dict[str, bytes]) -> str:
+    """Return what a hub calls that which is not there."""
+    if not path.startswith("/api/models/"):
+        return "EntryNotFound"
+    repository = "/".join(path.split("/")[:5])
+    is_known = any(known.startswith(f"{repository}/") for known in files)
+    return "RevisionNotFound" if is_known else "RepoNotFound"
 
 
 class Hub:
