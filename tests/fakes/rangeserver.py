@@ -230,8 +230,9 @@ class Hub:
         """Publish a commit of a repository, with the branch at it."""
         entries = [self._add(repository, commit, branch, *file) for file in files.items()]
         self.list_as(repository, entries, commit)
-        self._json(f"/api/models/{repository}/revision/{branch}", {"sha": commit})
-        self._json(f"/api/models/{repository}/revision/{commit}", {"sha": commit})
+        for revision in (branch, commit):
+            info = {"id": repository, "sha": commit, "private": False, "siblings": []}
+            self._json(f"/api/models/{repository}/revision/{revision}", info)
 
     def list_as(self, repository: str, entries: list[Any], commit: str = COMMIT) -> None:
         """Say that these are the files of a commit."""
