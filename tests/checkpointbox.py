@@ -123,8 +123,8 @@ def content_of(piece: Piece, dice: random.Random) -> bytes:
     if piece.dtype in ("U8", "F8_E4M3"):
         return dice.randbytes(piece.size)
     if ".experts." in piece.name and piece.dtype == "BF16":
-        at = 2 * dice.randrange(len(_POOL) // 2 - piece.size)
-        return _POOL[at : at + piece.size]
+        at = 2 * dice.randrange(len(_POOL) // 2)
+        return (_POOL[at:] + _POOL * (piece.size // len(_POOL) + 1))[: piece.size]
     count = math.prod(piece.shape)
     if "scale" in piece.name:
         # w1 and w3 are one matrix in the engine: they share what only the expert's name decides

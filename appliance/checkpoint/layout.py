@@ -12,6 +12,7 @@ from appliance.checkpoint.source import Source
 
 CONFIG = "config.json"
 JSON_LIMIT = 200_000_000  # bytes: an index of the largest known checkpoints has some 20 MB
+JSON_DEPTH = 40  # levels: what walks or writes such content again recurses
 # What a config calls the number of experts; all that are there say the same.
 EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 
@@ -71,7 +72,16 @@ def read_json(source: Source, name: str) -> dict[str, Any]:
         raise _broken(f"{source.label}/{name} is no JSON: {cause}") from cause
     if not isinstance(content, dict):
         raise _broken(f"{source.label}/{name} is no JSON object")
+    if not _shallow(content, JSON_DEPTH):
+        raise _broken(f"{source.label}/{name} is too deep: {JSON_DEPTH} levels would be enough")
     return content
+
+
+def _shallow(content: Any, depth: int) -> bool:
+    if not isinstance(content, (dict, list)):
+        return True
+    inner = content.values() if isinstance(content, dict) else content
+    return depth > 0 and all(_shallow(item, depth - 1) for item in inner)
 
 
 def _shards(
@@ -85,9 +95,9 @@ def _shards(
     shard_of = index.pop("weight_map", None)
     if not isinstance(shard_of, dict) or not shard_of:
         raise _broken(f"{source.label}/{INDEX} has no weight_map")
-    shards = set(shard_of.values())
-    if not all(isinstance(shard, str) for shard in shards):
+    if not all(isinstance(shard, str) for shard in shard_of.values()):
         raise _broken(f"{source.label}/{INDEX} maps a tensor to what is no name")
+    shards = set(shard_of.values())
     for shard in shards:
         plain_name(shard, f"{source.label}/{INDEX}")
         if not shard.endswith(".safetensors"):

@@ -152,33 +152,33 @@ class Gates:
 
     def __init__(self, source: Source, layout: Layout) -> None:
         self._source = source
-        self._weights: dict[int, _Place] = {}
-        self._biases: dict[int, _Place] = {}
+        self.weights: dict[int, _Place] = {}
+        self.biases: dict[int, _Place] = {}
         for shard in _shards_with_gates(layout):
             header = read_header(source, shard)
             for tensor in header.tensors:
                 place = _Place(shard, header.data_start + tensor.start, tensor)
                 if match := GATE.fullmatch(tensor.name):
-                    self._weights[int(match[1])] = place
+                    self.weights[int(match[1])] = place
                 elif match := GATE_BIAS.fullmatch(tensor.name):
-                    self._biases[int(match[1])] = place
+                    self.biases[int(match[1])] = place
 
     def rows(self, layer: int) -> Rows:
         """Return one layer's router. Raises CheckpointError when there is none to read."""
-        if layer not in self._weights:
+        if layer not in self.weights:
             raise CheckpointError(
                 f"{self._source.label} has no router weights of layer {layer}",
                 "its gates must be stored as block_sparse_moe.gate.weight, not quantised",
                 code="checkpoint_experts",
             )
-        tensor = self._weights[layer].tensor
+        tensor = self.weights[layer].tensor
         if len(tensor.shape) != 2 or not tensor.size:
             raise CheckpointError(f"{tensor.name} has the shape {list(tensor.shape)}")
-        bias = self._numbers(layer) if layer in self._biases else ()
-        return Rows(tensor.dtype, tensor.shape[0], self._bytes(self._weights[layer]), bias)
+        bias = self._numbers(layer) if layer in self.biases else ()
+        return Rows(tensor.dtype, tensor.shape[0], self._bytes(self.weights[layer]), bias)
 
     def _numbers(self, layer: int) -> tuple[float, ...]:
-        dtype, data = self._biases[layer].tensor.dtype, self._bytes(self._biases[layer])
+        dtype, data = self.biases[layer].tensor.dtype, self._bytes(self.biases[layer])
         if dtype == "BF16":
             data = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data), 2))
         elif dtype != "F32":

@@ -14,6 +14,7 @@ from appliance.checkpoint.failures import CheckpointError, MaskError
 
 # A chosen pair must be nearer than this share of the next best: else which of the two is chance.
 SEPARATION = 0.75
+NOISE = 1e-6  # of the cosine of equals: two twins at 1e-9 and 1e-12 are not apart
 _UNITS = {"BF16": "H", "F32": "I", "F16": "H"}
 
 
@@ -110,7 +111,7 @@ def _nearest(source: Rows, reference: Rows) -> Pairing:
     others = distances.copy()
     others[every, chosen] = np.inf
     second = others.min(axis=1) if source.count > 1 else np.full(reference.count, 2.0)
-    shares = best / np.maximum(second, 1e-9)
+    shares = (best + NOISE) / (second + NOISE)
     return Pairing(
         "by angle",
         tuple(int(row) for row in chosen),
