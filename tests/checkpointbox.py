@@ -218,7 +218,8 @@ def build(folder: Path, shape: Shape) -> Path:
         write_json(folder / "hf_quant_config.json", MODELOPT)
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
-    (folder / "modeling_minimax_m2.py").write_text("raise SystemExit\n")
+    for module in ("configuration_minimax_m2.py", "modeling_minimax_m2.py"):
+        (folder / module).write_text("raise SystemExit\n")
     (folder / "figures").mkdir()
     (folder / "figures" / "scores.png").write_bytes(b"\x89PNG")
     return folder

@@ -1,6 +1,7 @@
 """The single numbers of a checkpoint (scales): read in few reads, and judged."""
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ GAP_BYTES = 16_384  # scalars so near to each other are read in one
 SPAN_BYTES = 2**20
 _FORMS = {"F32": "<f", "F64": "<d", "F16": "<e"}
 _SCALAR_SHAPES = ((), (1,), (1, 1))
+_SHARED = re.compile(r"(.+)\.w([13])\.(weight_scale_2|weight_global_scale)")
 
 
 def is_scalar(tensor: Tensor) -> bool:
@@ -35,6 +37,31 @@ def strange(value: float) -> str:
     if not math.isfinite(value):
         return "is not finite"
     return "" if value > 0 else "is not above 0"
+
+
+class PairedScales:
+    """Compares the scales that two matrices of an expert share.
+
+    The gate and the up projection, w1 and w3, are one matrix in vLLM, with one global scale.
+    They may stand in two shards.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, float] = {}
+
+    def add(self, name: str, value: float) -> str:
+        """Return how a scale differs from its partner's, "" when it does not or has none yet."""
+        match = _SHARED.fullmatch(name)
+        if not match:
+            return ""
+        key = f"{match[1]}.{match[3]}"
+        other = self._waiting.pop(key, None)
+        if other is None:
+            self._waiting[key] = value
+            return ""
+        if other == value:
+            return ""
+        return f"{name} is {value:.6g}, and that of w{4 - int(match[2])} is {other:.6g}"
 
 
 def _value(dtype: str, raw: bytes) -> float:

@@ -10,14 +10,12 @@ from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.headers import Header, Tensor, parse_header, read_header
 from appliance.checkpoint.plan import ShardPlan, chunks, groups, read_group
 from appliance.checkpoint.prune import PrunePlan
-from appliance.checkpoint.scalars import read_scalars, strange
+from appliance.checkpoint.scalars import PairedScales, read_scalars, strange
 from appliance.checkpoint.source import Source
 from appliance.checkpoint.tensornames import roles_of
 
 CHUNK_BYTES = 2**20
 MOST_PROBLEMS = 200
-# The gate and the up projection are one matrix in vLLM: they must share one scale.
-_SHARED = ("weight_scale_2", "weight_global_scale")
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Verifier:
     def __init__(self, source: Source, pruned: Source, plan: PrunePlan, bar: Bar) -> None:
         self._source, self._pruned, self._plan, self._bar = source, pruned, plan, bar
         self._found = Verification()
-        self._lock = threading.Lock()
+        self._lock, self._pairs = threading.Lock(), PairedScales()
         mask = plan.wanted.rules.mask
         self._census = Census(len(mask.deleted), mask.retained)
 
@@ -117,16 +115,14 @@ class Verifier:
             position += len(wanted)
 
     def _scales(self, name: str, header: Header) -> None:
-        values = dict(read_scalars(self._pruned, name, header))
+        values = list(read_scalars(self._pruned, name, header))
         self._count(scalars=len(values))
-        for tensor, value in values.items():
-            if what := strange(value):
-                self._note(f"{tensor} {what}: {value}")
-            stem, _, part = tensor.rpartition(".")
-            if part in _SHARED and stem.endswith(".w1"):
-                other = values.get(f"{stem[:-3]}.w3.{part}", value)
-                if other != value:
-                    self._note(f"{tensor} is {value}, and w3 has {other}")
+        with self._lock:
+            for tensor, value in values:
+                if what := strange(value):
+                    self._found.wrong(f"{tensor} {what}: {value}")
+                if differing := self._pairs.add(tensor, value):
+                    self._found.wrong(differing)
 
     def _note(self, what: str) -> None:
         with self._lock:
