@@ -125,6 +125,7 @@ class Web:
         Raises Passing for what may pass by itself, RemoteError for all else.
         """
         asked, linked = origin or url, ""
+        is_kept = url != asked
         for _ in range(HOPS + 1):
             answer = self._ask(url, headers or {})
             if answer.status not in _REDIRECTS:
@@ -138,7 +139,7 @@ class Web:
             answer.linked_etag = linked
             return answer
         with answer:
-            raise _refusal(asked, answer)
+            raise _refusal(asked, answer, is_kept=is_kept)
 
     def json_text(self, url: WebUrl) -> tuple[bytes, str]:
         """Return a whole small answer and its Link header, asking again if that may help."""
@@ -259,14 +260,17 @@ def refuse_encoded(answer: Answer) -> None:
         )
 
 
-def _refusal(asked: WebUrl, answer: Answer) -> Exception:
-    """Return what an answer without content means. ``asked`` is before redirects."""
+def _refusal(asked: WebUrl, answer: Answer, *, is_kept: bool) -> Exception:
+    """Return what an answer without content means.
+
+    ``asked`` is the address before redirects; ``is_kept``: where they once led was asked at once.
+    """
     status = answer.status
     wait_s = retry_after_s(answer.header("Retry-After"), time.time())
     if status in _PASSING or status >= 500:
         return Passing(f"{answer.url} answers {status}", wait_s)
-    if answer.url.origin != asked.origin and status in _SIGNED_OUT:
-        return Passing(f"{answer.url} answers {status}: its signature may be too old")
+    if is_kept and status in _SIGNED_OUT:
+        return Passing(f"{answer.url} answers {status}: its signature is too old", 0.0)
     if status == 416:
         return FileChanged(f"{asked} is shorter than it was", "type the same again, from the start")
     kind, what, hint = _CODES.get(answer.header("X-Error-Code"), (None, "", ""))

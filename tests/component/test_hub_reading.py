@@ -273,9 +273,14 @@ def test_a_signature_that_is_too_old_is_asked_for_anew(
 ) -> None:
     source = hub_source(web, endpoint, listing(web, endpoint))
     assert source.read(SHARD, 0, 5) == FILES[SHARD][:5]
-    there.storage.fail(there.large(REPO, SHARD), Fault(status=403))
+    path = there.large(REPO, SHARD)
+    there.storage.fail(path, Fault(status=403))
     assert source.read(SHARD, 5, 5) == FILES[SHARD][5:10]
     assert len(there.api.requests(f"/{REPO}/resolve/{COMMIT}/{SHARD}")) == 2
+    there.storage.always[path] = Fault(status=403)
+    with pytest.raises(NotAllowed):  # a new one helps no more
+        source.read(SHARD, 5, 5)
+    assert len(there.api.requests(f"/{REPO}/resolve/{COMMIT}/{SHARD}")) == 3
 
 
 def test_the_storages_address_is_asked_for_once(there: Hub, web: Web, endpoint: WebUrl) -> None:
