@@ -21,6 +21,7 @@ from appliance.hostlend import Host
 from appliance.hostunit import UID
 from appliance.keycommands import add_key_command, add_kilo_command
 from appliance.logs import configure
+from appliance.modelcommands import add_model_command
 from appliance.operator import Operator, change, show_incidents, show_logs, show_status
 from appliance.planview import print_plan, print_settings
 from appliance.report import print_smoke
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_key_command(commands)
     add_kilo_command(commands)
     add_bench_command(commands)
+    add_model_command(commands)
     _add_cert(commands)
     _add_host(commands)
     return parser

@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "head_dim": 32,
     "max_position_embeddings": 65_536,
 }
+WIDTHS = {"BF16": 2, "F32": 4}
 
 
 def shard_bytes(tensors: Mapping[str, int]) -> bytes:
@@ -35,7 +36,8 @@ def shard_bytes(tensors: Mapping[str, int]) -> bytes:
     end = 0
     for dtype, size in tensors.items():
         offsets = [end, end + size]
-        header[f"t.{dtype}"] = {"dtype": dtype, "shape": [size], "data_offsets": offsets}
+        shape = [size // WIDTHS.get(dtype, 1)]
+        header[f"t.{dtype}"] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
         end += size
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + b"\0" * end

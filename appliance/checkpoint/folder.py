@@ -28,17 +28,27 @@ def read_model_facts(folder: Path) -> ModelFacts:
             code="model_missing",
         )
     config = _read_json(folder / "config.json")
+    try:
+        shards = _shards(folder)
+        weights = _weigh(shards)
+    except OSError as cause:
+        raise _broken(folder, f"cannot be read: {cause.strerror}") from cause
+    return model_facts(folder, config, weights, len(shards))
+
+
+def model_facts(
+    folder: Path, config: dict[str, Any], weights: Counter[str], shard_count: int
+) -> ModelFacts:
+    """Return what a config, and the bytes of the tensors by dtype, say of a checkpoint.
+
+    Raises ModelFolderError for a config that describes no model.
+    """
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise _broken(folder / "config.json", "names no architectures")
     inner = config.get("text_config") or config
     if not isinstance(inner, dict):
         raise _broken(folder / "config.json", "has a text_config that is no JSON object")
-    try:
-        shards = _shards(folder)
-        weights = _weigh(shards)
-    except OSError as cause:
-        raise _broken(folder, f"cannot be read: {cause.strerror}") from cause
     architecture = str(architectures[0])
     cache, unknown = _cache(architecture, {"torch_dtype": model_dtype(config), **inner})
     return ModelFacts(
@@ -49,7 +59,7 @@ def read_model_facts(folder: Path) -> ModelFacts:
         num_experts=_count(inner, "num_local_experts") or _count(inner, "num_experts"),
         max_position_embeddings=_count(inner, "max_position_embeddings"),
         quantization=_quantization(config) or _quantization(inner),
-        shard_count=len(shards),
+        shard_count=shard_count,
         weights_bytes=weights.total(),
         weights_by_dtype=tuple(weights.most_common()),
         cache=cache,

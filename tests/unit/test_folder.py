@@ -14,7 +14,7 @@ from tests.checkpoints import shard_bytes, write_checkpoint
 
 def checkpoint(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
     """Write a checkpoint of small shards into ``folder``."""
-    write_checkpoint(folder, {"BF16": 1}, **changes)
+    write_checkpoint(folder, {"BF16": 2}, **changes)
     if shards == 1:
         return folder
     (folder / SINGLE).unlink()
@@ -23,7 +23,7 @@ def checkpoint(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
     weights["norm.weight"] = names[0]
     (folder / INDEX).write_text(json.dumps({"weight_map": weights}))
     for n, name in enumerate(names, start=1):
-        (folder / name).write_bytes(shard_bytes({"BF16": n, "U8": 10 * n}))
+        (folder / name).write_bytes(shard_bytes({"BF16": 2 * n, "U8": 10 * n}))
     return folder
 
 
@@ -40,7 +40,7 @@ def refusal(folder: Path) -> ModelFolderError:
 
 def test_a_single_file_is_a_checkpoint(tmp_path: Path) -> None:
     facts = read_model_facts(checkpoint(tmp_path))
-    assert (facts.shard_count, facts.weights_bytes) == (1, 1)
+    assert (facts.shard_count, facts.weights_bytes) == (1, 2)
     assert facts.architecture == "MiniMaxM2ForCausalLM"
     assert (facts.num_layers, facts.num_experts) == (62, 192)
     assert facts.max_position_embeddings == 196_608
@@ -48,14 +48,14 @@ def test_a_single_file_is_a_checkpoint(tmp_path: Path) -> None:
 
 def test_shards_are_counted_and_weighed_once_each(tmp_path: Path) -> None:
     facts = read_model_facts(checkpoint(tmp_path, shards=4))
-    assert (facts.shard_count, facts.weights_bytes) == (4, 11 * (1 + 2 + 3 + 4))
-    assert facts.weights_by_dtype == (("U8", 100), ("BF16", 10))
+    assert (facts.shard_count, facts.weights_bytes) == (4, 12 * (1 + 2 + 3 + 4))
+    assert facts.weights_by_dtype == (("U8", 100), ("BF16", 20))
 
 
 def test_files_that_the_index_does_not_name_do_not_count(tmp_path: Path) -> None:
     checkpoint(tmp_path, shards=2)
     (tmp_path / "other.safetensors").write_bytes(b"x" * 1000)
-    assert read_model_facts(tmp_path).weights_bytes == 33
+    assert read_model_facts(tmp_path).weights_bytes == 36
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_shard_that_is_cut_short_is_named(tmp_path: Path) -> None:
     cut = folder / "model-00002-of-00002.safetensors"
     cut.write_bytes(cut.read_bytes()[:-1])
     error = refusal(folder)
-    assert f"{cut.name} ends after 21 of 22 bytes of tensors" in error.what
+    assert f"{cut.name} ends after 23 of 24 bytes of tensors" in error.what
     assert error.code == "model_incomplete"
     assert "again" in error.hint
 

@@ -23,11 +23,13 @@ PURE = (
     *("samplepaths", "bench/arms", "bench/cases", "bench/distractors", "bench/kinds"),
     *("bench/score", "bench/questions", "bench/answers", "bench/report", "bench/table"),
     *("bench/chart", "tokenizerdrift", "doctor/tokenizerrows"),
+    *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.
-READERS = {"settings.py", "assembly.py", "planview.py"}
+# opening reads the names that the Hub and proxies have for theirs.
+READERS = {"settings.py", "assembly.py", "planview.py", "opening.py"}
 
 
 def imported(source: Path) -> set[str]:

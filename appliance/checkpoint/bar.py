@@ -1,0 +1,69 @@
+"""A progress bar on stderr: share, bytes, rate, time left. Where no tty is, a line each 10 s."""
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+WIDTH = 24
+
+
+class Bar:
+    """Counts bytes towards ``total``; threads may add side by side."""
+
+    def __init__(self, label: str, total: int, out: TextIO | None = None) -> None:
+        self._label, self._total, self._done, self._skipped = label, total, 0, 0
+        self._out = out if out is not None else sys.stderr
+        self._tty = self._out.isatty()
+        self._lock = threading.Lock()
+        self._began = self._shown = time.monotonic()
+
+    def skip(self, count: int) -> None:
+        """Count bytes that an earlier run has done: they say nothing of the rate."""
+        with self._lock:
+            self._skipped += count
+            self._done += count
+
+    def add(self, count: int) -> None:
+        """Count bytes that are done now."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if now - self._shown >= (0.2 if self._tty else 10):
+                self._shown = now
+                self._show(now)
+
+    def close(self) -> None:
+        """Show the end, unless it was over before anyone would look."""
+        with self._lock:
+            now = time.monotonic()
+            if self._tty or now - self._began > 2:
+                self._show(now)
+                if self._tty:
+                    self._out.write("\n")
+
+    def _show(self, now: float) -> None:
+        text = bar_line(self._label, self._done, self._total, now - self._began, self._skipped)
+        self._out.write(f"\r{text}\x1b[K" if self._tty else text + "\n")
+        self._out.flush()
+
+
+def bar_line(label: str, done: int, total: int, seconds: float, skipped: int = 0) -> str:
+    """Return ``label [####----] 43 % 12.3 of 28.6 GB, 1.42 GB/s, 0:11 left``. Pure."""
+    share = min(done / total, 1.0) if total else 1.0
+    rate = (done - skipped) / seconds if seconds > 0 else 0.0
+    filled = int(share * WIDTH)
+    text = (
+        f"{label} [{'#' * filled}{'-' * (WIDTH - filled)}] {int(share * 100):3} % "
+        f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
+    )
+    if rate > 0:
+        text += f", {rate / 1e9:.2f} GB/s, {clock((total - done) / rate)} left"
+    return text
+
+
+def clock(seconds: float) -> str:
+    """Return ``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, second = divmod(max(round(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

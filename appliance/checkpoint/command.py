@@ -1,0 +1,202 @@
+"""The command behind extras/delete_experts.py: find or read the mask, prune, verify, report."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.checkpoint.bar import Bar
+from appliance.checkpoint.destination import Destination, is_finished, refuse_overlap
+from appliance.checkpoint.failures import DestinationError, MaskError
+from appliance.checkpoint.journal import Journal
+from appliance.checkpoint.layout import Layout, read_layout
+from appliance.checkpoint.mask import Found, find_mask
+from appliance.checkpoint.maskfile import Mask, read_mask, render_mask
+from appliance.checkpoint.opening import open_source
+from appliance.checkpoint.outcome import Outcome, describe_mask, describe_plan, write_report
+from appliance.checkpoint.plan import Rules
+from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan
+from appliance.checkpoint.source import LocalSource, Source
+from appliance.checkpoint.verify import Verification, Verifier
+from appliance.checkpoint.write import Writer, write_error
+from appliance.errors import ApplianceError
+
+_EXAMPLES = """\
+examples:
+  delete_experts.py MiniMax-M2.7-NVFP4 Nikola --deleted-experts-file deleted_experts.json
+  delete_experts.py SRC DST --compare-with REF --save-deleted-experts deleted_experts.json
+                       find the mask: which experts of SRC does the pruned REF still have?
+  delete_experts.py SRC DST --deleted-experts-file F --dry-run    say what would be written
+  delete_experts.py SRC DST --deleted-experts-file F --resume     after an interruption
+  delete_experts.py SRC DST --deleted-experts-file F --verify     a finished DST is only checked
+SRC and REF are folders; they may also be hf://owner/name[@revision] or an https address.
+exit codes:
+  0 done    1 the mask is in doubt, or DST differs from SRC    2 wrong flags
+  65 SRC is broken or not understood    66 SRC cannot be read    73 DST is not empty or too small
+  74 writing failed (--resume goes on)    130 interrupted (--resume goes on)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code. Errors are one message on stderr, no traceback."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except ApplianceError as error:
+        print(f"delete_experts: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("delete_experts: interrupted; --resume goes on", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="delete_experts.py",
+        description="Delete experts of a MiniMax-M2 checkpoint: copy what stays, byte by byte, "
+        "into a new folder. Nothing is decoded; any quantisation, little memory.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC", help="the checkpoint with all experts")
+    parser.add_argument("destination", metavar="DST", type=Path, help="an empty or new folder")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument(
+        "--deleted-experts-file", metavar="F", type=Path, help="the mask, as JSON by layer"
+    )
+    mode.add_argument("--compare-with", metavar="REF", help="find the mask by a pruned checkpoint")
+    add = parser.add_argument
+    add("--num-original-experts", metavar="N", type=_positive, help="experts a layer of SRC")
+    add("--num-retained-experts", metavar="N", type=_positive, help="experts a layer of DST")
+    add("--save-deleted-experts", metavar="F", type=Path, help="write the found mask there")
+    add("--allow-ambiguous", action="store_true", help="use a found mask that is in doubt")
+    add("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    add("--verify", action="store_true", help="compare DST with SRC, byte by byte, at the end")
+    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--jobs", metavar="N", type=_positive, default=4, help="files at a time (default 4)")
+    add("--report", metavar="F", type=Path, help="write what was done and found, as JSON")
+    add("--keep-kv-bias", action="store_true", help="keep k_bias and v_bias (vLLM refuses them)")
+    add("--keep-code", action="store_true", help="carry Python files and pickles over, too")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    source = open_source(options.source)
+    try:
+        if isinstance(source, LocalSource):
+            refuse_overlap(Path(options.source), options.destination)
+        layout = read_layout(source)
+        mask, found = _mask(options, source, layout)
+        outcome = Outcome(source.label, options.destination, mask, found)
+        outcome.plan = make_plan(
+            source, layout, Wanted(Rules(mask, options.keep_kv_bias), options.keep_code)
+        )
+        del layout  # 190,000 names are 40 MB
+        print("\n".join(describe_plan(outcome.plan)))
+        if not options.dry_run:
+            _write_and_verify(options, source, outcome.plan, outcome)
+        if options.report:
+            write_report(options.report, outcome)
+    finally:
+        source.close()
+    return 1 if outcome.verification and outcome.verification.problems else 0
+
+
+def _mask(options: argparse.Namespace, source: Source, layout: Layout) -> tuple[Mask, Found | None]:
+    original = options.num_original_experts or layout.experts
+    if original != layout.experts:
+        raise MaskError(
+            f"{source.label} has {layout.experts} experts a layer, and not {original}",
+            "leave --num-original-experts out, or name the checkpoint that has them all",
+        )
+    retained = options.num_retained_experts
+    if options.deleted_experts_file:
+        path = options.deleted_experts_file
+        return read_mask(path, layout.layers, original, retained), None
+    reference = open_source(options.compare_with)
+    try:
+        found = find_mask(source, layout, reference, retained)
+    finally:
+        reference.close()
+    print("\n".join(describe_mask(found)))
+    if found.doubts and not options.allow_ambiguous:
+        raise MaskError(
+            f"the mask is in doubt in {len(found.doubts)} of {layout.layers} layers: "
+            f"{'; '.join(found.doubts[:3])}",
+            "is REF pruned from this very model? --allow-ambiguous takes the best guess",
+        )
+    if options.save_deleted_experts:
+        options.save_deleted_experts.write_text(render_mask(found.mask), encoding="utf-8")
+    return found.mask, found
+
+
+def _write_and_verify(
+    options: argparse.Namespace, source: Source, plan: PrunePlan, outcome: Outcome
+) -> None:
+    folder: Path = options.destination
+    if not (options.verify and not options.resume and is_finished(folder)):
+        began = time.monotonic()
+        write(source, plan, folder, resume=options.resume, jobs=options.jobs)
+        outcome.seconds = time.monotonic() - began
+        print(f"wrote {plan.total_bytes:,} bytes in {outcome.seconds:.1f} s into {folder}")
+    if options.verify:
+        outcome.verification = verify(source, plan, folder, options.jobs)
+        problems = outcome.verification.problems
+        for line in problems[:20]:
+            print(f"WRONG: {line}")
+        print(
+            f"verified {outcome.verification.tensors:,} tensors, "
+            f"{outcome.verification.compared_bytes:,} bytes: "
+            + (f"{len(problems)} problems" if problems else "all as in the source")
+        )
+
+
+def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: int) -> None:
+    """Write the pruned checkpoint into ``folder``.
+
+    Raises DestinationError when it must not or cannot hold it, WriteError when the disk is full.
+    """
+    destination = Destination(folder, resume=resume)
+    try:
+        journal = Journal(destination, plan.digest)
+        try:
+            done = destination.used_bytes()
+            if (free := destination.free_bytes()) < plan.total_bytes - done:
+                raise DestinationError(
+                    f"{folder} has {free:,} bytes free, and {plan.total_bytes - done:,} are needed",
+                    "make room, or name a folder on another disk",
+                )
+            bar = Bar("writing", plan.copied_bytes)
+            writer = Writer(source, destination, journal, bar)
+            writer.write_files(plan.files.values(), jobs)
+            bar.close()
+            for name, text in plan.texts.items():
+                try:
+                    destination.put(name, text)
+                except OSError as cause:
+                    raise write_error(destination, name, cause) from cause
+        finally:
+            journal.close()
+        destination.finish()
+    finally:
+        destination.close()
+
+
+def verify(source: Source, plan: PrunePlan, folder: Path, jobs: int) -> Verification:
+    """Compare the checkpoint in ``folder`` with its source."""
+    pruned = LocalSource(folder)
+    bar = Bar("comparing", plan.copied_bytes)
+    try:
+        return Verifier(source, pruned, plan, bar).verify(jobs)
+    finally:
+        bar.close()
+        pruned.close()

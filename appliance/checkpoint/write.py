@@ -1,0 +1,128 @@
+"""Carries the plan out: every file beneath the destination, in parallel, ready to be resumed."""
+
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+
+from appliance.checkpoint.bar import Bar
+from appliance.checkpoint.destination import Destination, is_full
+from appliance.checkpoint.failures import WriteError
+from appliance.checkpoint.journal import Journal
+from appliance.checkpoint.plan import Range, ShardPlan, after, groups, read_group
+from appliance.checkpoint.source import Source, write_all
+
+# After so many bytes they are sent to the disk and noted: what a crash can cost, and what can
+# stand unwritten in memory, for each job.
+MARK_BYTES = 256 * 2**20
+
+
+class _Stopped(Exception):
+    """Another job has failed: end quietly."""
+
+
+class Writer:
+    """Writes the files of one plan from ``source`` into ``destination``."""
+
+    def __init__(self, source: Source, destination: Destination, journal: Journal, bar: Bar):
+        self._source, self._destination, self._journal = source, destination, journal
+        self._bar, self._stop = bar, threading.Event()
+
+    def write_files(self, plans: Iterable[ShardPlan], jobs: int) -> None:
+        """Write every file, ``jobs`` at a time.
+
+        Raises WriteError when the disk is full; what is written stays for a resume.
+        """
+        with ThreadPoolExecutor(jobs, "copy") as pool:
+            work = [pool.submit(self._write, plan) for plan in plans]
+            try:
+                done, _ = wait(work, return_when=FIRST_EXCEPTION)
+            except BaseException:
+                self._end(pool)
+                raise
+            if any(future.exception() for future in done):
+                self._end(pool)
+        for future in work:
+            if not future.cancelled():
+                with suppress(_Stopped):
+                    future.result()
+
+    def _end(self, pool: ThreadPoolExecutor) -> None:
+        self._stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+    def _write(self, plan: ShardPlan) -> None:
+        if self._destination.has(plan.name, plan.size, plan.head):
+            self._bar.skip(plan.size)
+            return
+        try:
+            self._copy(plan)
+            self._destination.publish(plan.name)
+        except OSError as cause:
+            raise write_error(self._destination, plan.name, cause) from cause
+
+    def _copy(self, plan: ShardPlan) -> None:
+        fd = self._destination.open_part(plan.name)
+        try:
+            done = min(self._journal.mark(plan.name), os.fstat(fd).st_size)
+            os.ftruncate(fd, done)
+            growing = _Growing(fd, plan.name, done, self._journal, self._bar)
+            if done < len(plan.head):
+                write_all(fd, plan.head, 0)
+                growing.count(len(plan.head) - done)
+            position = max(done, len(plan.head))
+            left = after(plan.ranges, position - len(plan.head))
+            for group in groups(left):
+                self._copy_group(plan.name, group, fd, position, growing)
+                position += sum(length for _, length in group)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _copy_group(
+        self, name: str, group: list[Range], fd: int, position: int, growing: "_Growing"
+    ) -> None:
+        def moved(size: int) -> None:
+            if self._stop.is_set():
+                raise _Stopped
+            growing.count(size)
+
+        if len(group) == 1:
+            self._source.copy(name, *group[0], fd, position, moved)
+        else:
+            content = read_group(self._source, name, group)
+            write_all(fd, content, position)
+            moved(len(content))
+
+
+class _Growing:
+    """Counts a file's bytes as they come, and sees them to the disk now and then."""
+
+    def __init__(self, fd: int, name: str, done: int, journal: Journal, bar: Bar) -> None:
+        self._fd, self._name, self._done, self._journal, self._bar = fd, name, done, journal, bar
+        self._noted = done
+        bar.skip(done)
+
+    def count(self, size: int) -> None:
+        self._done += size
+        self._bar.add(size)
+        if self._done - self._noted >= MARK_BYTES:
+            os.fdatasync(self._fd)
+            os.posix_fadvise(self._fd, 0, self._done, os.POSIX_FADV_DONTNEED)
+            self._journal.note(self._name, self._done)
+            self._noted = self._done
+
+
+def write_error(destination: Destination, name: str, cause: OSError) -> WriteError:
+    """Return what to say of a write that failed."""
+    if is_full(cause):
+        return WriteError(
+            f"the disk of {destination.folder} is full: {name} could not be written whole "
+            f"({cause.strerror}; {destination.free_bytes():,} bytes are free)",
+            "make room, then repeat the command with --resume",
+            code="disk_full",
+        )
+    return WriteError(
+        f"writing {name} failed: {cause.strerror}", "repeat the command with --resume"
+    )

@@ -1,0 +1,109 @@
+"""``appliance model``: fetch a checkpoint, look at one, check one."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from appliance.commandline import add_command, settings_of
+
+JOBS = 8  # files at a time
+_VARIABLES = (
+    "the hub is that of HF_ENDPOINT (default https://huggingface.co); the token, of HF_TOKEN,\n"
+    "HF_TOKEN_PATH or HF_HOME/token, is sent to that host alone, over https\n"
+)
+
+
+def add_model_command(commands: Any) -> None:
+    """Add ``appliance model`` with its own commands."""
+    examples = (
+        "  appliance model pull                   fetch the model profile's checkpoint\n"
+        "  appliance model info hf://owner/name   what it is, and whether it fits this box\n"
+        "  appliance model check                  is the folder's checkpoint sound?\n"
+        "appliance model pull --help tells more of one of them"
+    )
+    about = "fetch a checkpoint, look at one, check one"
+    parser = add_command(commands, "model", about, examples, lambda _options: 2)
+    model = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_pull(model)
+    _add_info(model)
+
+
+# ---- pull
+
+
+def _add_pull(model: Any) -> None:
+    examples = (
+        "  appliance model pull                       the model profile's, into its folder\n"
+        "  appliance model pull owner/name@v1.0 --out /models/other\n"
+        "  appliance model pull owner/name --revision COMMIT --dry-run\n"
+        f"{_VARIABLES}"
+        "the same command goes on with an interrupted pull, at the same commit; a file gets its\n"
+        "name only once its SHA-256 (a small one's: git's hash) is the one that the hub names\n"
+        "exit codes:\n"
+        "  0 all is there, and verified               65 no sound checkpoint, or a wrong hash\n"
+        "  66 no such repository or revision          73 the folder is not ours, or too small\n"
+        "  74 the disk is full                        75 no answer now: the same again later\n"
+        "  76 the hub breaks its own rules            77 a token or a licence is missing\n"
+        "  130 interrupted"
+    )
+    about = "fetch a checkpoint from a hub: resumed, verified, whole or not at all"
+    parser = add_command(model, "pull", about, examples, _pull)
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="owner/name[@revision]; default: the profile's"
+    )
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit; default: main")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: APPLIANCE_MODEL_DIR")
+    parser.add_argument(
+        "--jobs", type=_jobs, default=JOBS, metavar="N", help=f"files at a time; default: {JOBS}"
+    )
+    parser.add_argument("--keep-code", action="store_true", help="Python files and pickles, too")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be fetched")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:4]) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 64")
+    return int(text)
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from appliance.modelpull import Wish, run_pull  # what reads a hub takes its time to load
+
+    wish = Wish(
+        name=options.name,
+        revision=options.revision,
+        folder=options.out,
+        jobs=options.jobs,
+        keep_code=options.keep_code,
+        is_dry=options.dry_run,
+        as_json=options.json,
+    )
+    return run_pull(wish, settings_of(options))
+
+
+# ---- info
+
+
+def _add_info(model: Any) -> None:
+    examples = (
+        "  appliance model info                       the checkpoint in APPLIANCE_MODEL_DIR\n"
+        "  appliance model info /models/other --profile thor\n"
+        "  appliance model info hf://owner/name@v1.0  its headers are read, nothing is kept\n"
+        "  appliance model info https://host/folder --json\n"
+        f"{_VARIABLES}"
+        "exit codes: 0 told, whether it fits or not; 1, 65, 66, 75 to 77 it could not be read"
+    )
+    about = "say what a checkpoint is, what its KV cache takes, and whether it fits this box"
+    parser = add_command(model, "info", about, examples, _info)
+    parser.add_argument("checkpoint", nargs="?", metavar="DIR|hf://…", help="default: the model's")
+    parser.add_argument("--profile", metavar="BOX", help="spark, thor or demo")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _info(options: argparse.Namespace) -> int:
+    from appliance.modelinfo import print_info  # as above: it takes its time
+
+    settings = settings_of(options)
+    text = options.checkpoint or str(settings.model_dir)
+    return print_info(text, settings, as_json=options.json)
