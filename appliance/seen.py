@@ -12,13 +12,9 @@ from dataclasses import dataclass
 import msgspec
 
 LEAST_BYTES = 64 * 1024  # below it, reading costs nothing to speak of
-<<<<<<< HEAD
 MOST_BYTES = 4 * 2**20  # of all that is kept: four agents at 200,000 tokens
-=======
-MOST_BYTES = 8 * 2**20  # of all that is kept
 # Of one: no context holds a longer text, and a body that grows in steps is counted again.
 LONGEST = 2 * 2**20
->>>>>>> gatefix
 
 
 @dataclass(frozen=True)
