@@ -23,7 +23,9 @@ from appliance.exchange import Exchange, read_body
 from appliance.intake import TIMES_LARGEST, Intake
 from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
-from appliance.openai import injection_switch
+from appliance.openai import GUARD_HEADER, header_choice, injection_switch
+from appliance.pathrepair import Mode
+from appliance.pathwire import MARKS as GUARDED
 from appliance.prompt import PromptPolicy
 from appliance.seen import LEAST_BYTES, Seen
 from appliance.wirebody import check_model, check_text, parse_fields
@@ -46,6 +48,7 @@ class Bodies:
         max_body_bytes: int,
         media: MediaPolicy = NO_MEDIA,
         fit_output: bool = True,
+        path_mode: Mode = Mode.OFF,
     ) -> None:
         self._policy = policy
         self._metrics = metrics
@@ -53,6 +56,7 @@ class Bodies:
         self._max_body_bytes = max_body_bytes
         self._media = media
         self._fit_output = fit_output
+        self._path_mode = path_mode
         self._intake = Intake(TIMES_LARGEST * max_body_bytes)
         self._seen = Seen()
         self._density = Density()
@@ -71,6 +75,7 @@ class Bodies:
             )
         body = await read_body(exchange, receive, self._max_body_bytes, self._intake)
         wanted = injection_switch(exchange.headers) and bool(self._policy.text)
+        mode = Mode(header_choice(exchange.headers, GUARD_HEADER, tuple(Mode), self._path_mode))
         reading = Reading(exchange.route, self._policy if wanted else NO_PROMPT, self._media)
         try:
             draft = await self._read(body, reading)
@@ -81,6 +86,8 @@ class Bodies:
         check_model(draft, self._served_model)
         exchange.streaming = exchange.route.may_stream and draft.value("stream") is True
         self._note(exchange, draft, is_injected=wanted)
+        if mode is not Mode.OFF and exchange.route.path in GUARDED:
+            exchange.path_mode, exchange.body, exchange.tools = mode, body, draft.raw("tools")
         return draft
 
     def let_go(self, exchange: Exchange) -> None:

@@ -14,6 +14,7 @@ from appliance.errors import ApplianceError, RequestError
 from appliance.intake import Intake
 from appliance.keys import NOBODY, Caller
 from appliance.openai import RelayRoute, stream_headers
+from appliance.pathrepair import Mode
 from appliance.sizes import format_size
 
 CALLER_KEY = "appliance.caller"  # where the door leaves who asks, in the ASGI scope
@@ -52,6 +53,10 @@ class Exchange:
     queued_s: float = 0.0
     ttft_s: float | None = None
     caller: Caller = NOBODY
+    # For the guard of paths, where one is wanted: what the client sent, and the tools in it.
+    path_mode: Mode = Mode.OFF
+    body: bytes = b""
+    tools: bytes | None = None
 
     @property
     def elapsed_s(self) -> float:

@@ -11,6 +11,8 @@ from appliance.exchange import Exchange
 from appliance.keepalive import Waits
 from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
+from appliance.pathrepair import Mode
+from appliance.pathwatch import PathGuards
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.reply import Replies
@@ -30,6 +32,7 @@ def build_relay(
         max_body_bytes=settings.max_body_bytes,
         media=MediaPolicy(settings.media_input, frozenset(map(str.lower, settings.media_hosts))),
         fit_output=settings.fit_output,
+        path_mode=Mode(settings.path_guard),
     )
     waits = Waits(
         settings.queue_timeout_s,
@@ -43,7 +46,12 @@ def build_relay(
         engine,
         gate,
         bodies,
-        Replies(metrics, _care(settings), _watch(settings, metrics)),
+        Replies(
+            metrics,
+            _care(settings),
+            _watch(settings, metrics),
+            PathGuards(metrics, shows_paths=settings.path_guard_debug).watch,
+        ),
         waits,
         metrics,
         expected_s=engine.expected_s,

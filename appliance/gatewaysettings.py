@@ -24,6 +24,12 @@ class GatewaySettings(BaseModel):
     media_hosts: Words = Field(
         (), description="hosts that the engine may fetch media from; data: URLs need none"
     )
+    path_guard: Literal["off", "observe", "repair", "repair-commands"] = Field(
+        "observe", description="path names that the model glitched: count them, or mend them too"
+    )
+    path_guard_debug: bool = Field(
+        False, description="let the log name the glitched paths, which tell of prompts"
+    )
     max_waiting: int = Field(64, ge=0, description="requests that may queue; 429 beyond")
     queue_timeout_s: Seconds = Field(
         240.0, description="longest wait for a place of a request that is not streamed; then 503"

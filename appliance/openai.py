@@ -1,7 +1,7 @@
 """The wire: which routes pass, and which headers. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -58,6 +58,7 @@ NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 CONTROL_PREFIX = "/appliance/v1"
 INJECTION_HEADER = "x-appliance-prompt"
+GUARD_HEADER = "x-appliance-path-guard"
 
 
 def forward_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
@@ -86,9 +87,13 @@ def sane_request_id(candidate: str | None) -> str | None:
 
 def injection_switch(headers: Mapping[str, str]) -> bool:
     """Tell whether this request wants the prompt. Raises RequestError for a word we do not know."""
-    value = headers.get(INJECTION_HEADER, "on").strip().lower()
-    if value not in ("on", "off"):
-        raise RequestError(
-            400, "bad_header", f"{INJECTION_HEADER}: {value!r} is neither on nor off", "send off"
-        )
-    return value == "on"
+    return header_choice(headers, INJECTION_HEADER, ("on", "off"), "on") == "on"
+
+
+def header_choice(headers: Mapping[str, str], name: str, words: Sequence[str], default: str) -> str:
+    """Return which of ``words`` a header says. Raises RequestError 400 for another one."""
+    value = headers.get(name, default).strip().lower()
+    if value not in words:
+        shown = f"{name}: {value[:40]!r} is none of {', '.join(words)}"
+        raise RequestError(400, "bad_header", shown, f"send {name}: {words[-1]}, or leave it out")
+    return value

@@ -82,6 +82,11 @@ class PathFilter:
         self._told = 0
         self.mended = 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether some events are held back."""
+        return bool(self._held or (self._waiting and self._mode.mends))
+
     def apply(self, events: bytes) -> bytes:
         """Take whole events; return those that may pass now, nothing while some are held."""
         if self._is_off or not (self._is_open or has_mark(self._route, events)):

@@ -39,6 +39,7 @@ from appliance.keys import NOBODY
 from appliance.metrics import Metrics
 from appliance.openai import RelayRoute, sane_request_id
 from appliance.reply import Replies
+from appliance.sequences import sequences
 from appliance.wireerror import error_body, error_headers
 
 log = structlog.get_logger()
@@ -142,7 +143,7 @@ class Relay:
         exchange.queued_at = time.monotonic()
         if exchange.streaming:
             exchange.beat_at = exchange.queued_at + self._waits.head_after_s
-        with self._gate.enter(exchange.caller.share) as ticket:
+        with self._gate.enter(exchange.caller.share, sequences(exchange.route, draft)) as ticket:
             await self._place(exchange, ticket, send)
             body = body or await self._fit(exchange, draft)
             try:

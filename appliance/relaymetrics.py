@@ -47,6 +47,13 @@ class RelayMetrics:
             ("window",),
             registry=registry,
         )
+        self.path_glitches = Counter(
+            "appliance_path_glitches",
+            "Paths in tool calls that the model changed, by kind, and by what was done: observed, "
+            "mended, left (to mend it was not safe)",
+            ("kind", "action"),
+            registry=registry,
+        )
         self.running = Gauge(
             "appliance_requests_running", "Requests that hold a place", registry=registry
         )

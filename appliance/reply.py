@@ -10,9 +10,11 @@ from starlette.types import Send
 from appliance.connection import Reply
 from appliance.errors import UpstreamError, UpstreamTimeout
 from appliance.exchange import Broken, Exchange, start, start_stream
+from appliance.faults import is_cut_off
 from appliance.keepalive import retry_after_s
 from appliance.metrics import Metrics
 from appliance.openai import forward_headers, return_headers
+from appliance.pathwatch import PathWatch
 from appliance.stream import Care, Filter, Stream, Traffic, Watch
 from appliance.upstream import Upstream
 from appliance.usage import find_usage
@@ -20,12 +22,13 @@ from appliance.wireerror import normalise_error
 from appliance.wirereply import ChatFilter, alias_reasoning, without_faults
 
 NO_WATCH: Callable[[Exchange], Watch | None] = lambda _exchange: None  # noqa: E731
+NO_GUARD: Callable[[Exchange], PathWatch | None] = lambda _exchange: None  # noqa: E731
 
 
 class Replies:
     """Asks the engine, and passes its replies on.
 
-    ``watch`` makes what may end a stream early.
+    ``watch`` makes what may end a stream early, ``guard`` what watches a reply's paths.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class Replies:
         metrics: Metrics,
         care: Care | None = None,
         watch: Callable[[Exchange], Watch | None] = NO_WATCH,
+        guard: Callable[[Exchange], PathWatch | None] = NO_GUARD,
     ) -> None:
         self._metrics = metrics
         self._care = care or Care()
         self._watch = watch
+        self._guard = guard
         self._traffic = Traffic()
 
     @property
@@ -99,6 +104,7 @@ class Replies:
             began=began,
             filters=filters,
             watch=self._watch(exchange),
+            guard=self._guard(exchange),
             traffic=self._traffic,
         )
         try:
@@ -117,9 +123,13 @@ class Replies:
             anthropic = exchange.route.is_anthropic
             body = normalise_error(reply.status_code, body, anthropic=anthropic)
         elif exchange.route.gated:
+            if is_cut_off(body):
+                raise UpstreamError("the engine was stopped in its reply", "retry the request")
             self._count_tokens(body)
             if exchange.route.path == "/v1/chat/completions":
                 body = alias_reasoning(body)
+            if (guard := self._guard(exchange)) is not None:
+                body = await guard.whole(body)
         exchange.ttft_s = exchange.elapsed_s
         exchange.bytes_out = len(body)
         headers = return_headers(head, exchange.request_id)

@@ -40,6 +40,28 @@ class Watch(Protocol):
         """Take whole events. Return what to send in their place, and end; None to go on."""
 
 
+class Guard(Protocol):
+    """What may hold events back for a while; ``release`` gets them when they may pass."""
+
+    release: Callable[[bytes], None]
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+
+    def apply(self, events: bytes) -> bytes:
+        """Take whole events; return those that may pass now."""
+
+    def flush(self) -> bytes:
+        """Return at once what is held back."""
+
+    async def rest(self) -> bytes:
+        """Return what is held back at the stream's end."""
+
+    def close(self) -> None:
+        """Leave: the stream is over."""
+
+
 class Enough(Exception):
     """A watch has ended the stream. Not an error."""
 
@@ -84,6 +106,7 @@ class Stream:
         began: float,
         filters: Sequence[Filter],
         watch: Watch | None,
+        guard: Guard | None,
         traffic: Traffic,
     ) -> None:
         self._exchange = exchange
@@ -96,6 +119,9 @@ class Stream:
         self._began = began
         self._filters = filters
         self._watch = watch.feed if watch is not None else None
+        self._guard = guard
+        if guard is not None:
+            guard.release = self._release
         self._traffic = traffic
         self._framer = Framer()
         self._first = b""
@@ -105,6 +131,7 @@ class Stream:
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_ended = False
+        self._late = b""  # released while the client was slow
 
     async def run(self) -> bytes:
         """Pass the stream; return its last events. Raises Broken, or httpx.TransportError."""
@@ -112,19 +139,26 @@ class Stream:
         try:
             await self._reply.push(self._take)
         except Enough:
-            if self._sending is not None:  # a slow client gets its end too
-                await self._in_time(self._sending)
+            await self._sent_all()  # a slow client gets its end too
         else:
-            if rest := self._framer.rest():
+            held = await self._guard.rest() if self._guard is not None else b""
+            await self._sent_all()
+            if rest := held + self._framer.rest():
                 await self._say(rest, more=True)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             if self._sending is not None:
                 self._sending.cancel()
+            if self._guard is not None:
+                self._guard.close()
         if not self._is_ended:
             await self._say(b"", more=False)
         return b"".join(self._last)
+
+    async def _sent_all(self) -> None:
+        while self._sending is not None:
+            await self._in_time(self._sending)
 
     async def _say(self, data: bytes, *, more: bool) -> None:
         """Send what comes after the engine's last word; the client may be slow to take it."""
@@ -167,10 +201,21 @@ class Stream:
         self._exchange.chunks += 1
         self._last.append(events)
         if self._watch is not None and (end := self._watch(events)) is not None:
-            self._pass(end, now)
+            self._pass(self._guard.flush() + end if self._guard is not None else end, now)
             self._reply.fail(Enough())
             return
+        if self._guard is not None:
+            events = self._guard.apply(events)
+            if not events:
+                return
         self._pass(events, now)
+
+    def _release(self, events: bytes) -> None:
+        """Send what the guard has held back."""
+        if self._sending is not None:
+            self._late += events
+        elif events:
+            self._pass(events, time.monotonic())
 
     def _begin(self, events: bytes, now: float) -> None:
         self._first = events
@@ -185,6 +230,7 @@ class Stream:
         self._exchange.bytes_out += len(data)
         self._spoke = now
         more = not self._reply.is_whole or self._framer.holds
+        more = more or (self._guard is not None and self._guard.holds)
         self._is_ended = not more
         sending = self._send({"type": "http.response.body", "body": data, "more_body": more})
         try:
@@ -208,7 +254,11 @@ class Stream:
         self._spoke = time.monotonic()
         if self._heard is not None:
             self._heard = self._spoke  # the silence was not the engine's
-        self._reply.resume()
+        if self._late:
+            late, self._late = self._late, b""
+            self._pass(late, self._spoke)
+        if self._sending is None:
+            self._reply.resume()
 
     def _tick(self) -> None:
         """Look at the clock: break off what takes too long, and speak in a silence."""

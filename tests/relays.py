@@ -19,6 +19,8 @@ from appliance.httpserver import ClientProtocol
 from appliance.keepalive import Waits
 from appliance.metrics import Metrics
 from appliance.openai import ROUTES
+from appliance.pathrepair import Mode
+from appliance.pathwatch import PathGuards
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.reply import NO_WATCH, Replies
@@ -197,6 +199,7 @@ async def front(
     engine: Mortal | None = None,
     care: Care | None = None,
     watch: Callable[[Exchange], Watch | None] = NO_WATCH,
+    path_mode: Mode = Mode.OFF,
     **waits: float,
 ) -> AsyncIterator[Box]:
     """Run a relay over a mortal engine; at the end nobody runs in it and nobody waits."""
@@ -206,8 +209,14 @@ async def front(
     box.relay = Relay(
         cast(Engine, box),
         box.gate,
-        Bodies(PromptPolicy(""), box.metrics, served_model=MODEL, max_body_bytes=1_000_000),
-        Replies(box.metrics, care, watch),
+        Bodies(
+            PromptPolicy(""),
+            box.metrics,
+            served_model=MODEL,
+            max_body_bytes=1_000_000,
+            path_mode=path_mode,
+        ),
+        Replies(box.metrics, care, watch, PathGuards(box.metrics).watch),
         Waits(**lengths),
         box.metrics,
         expected_s=lambda: box.expected_s,

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from appliance.openai import INJECTION_HEADER
+from appliance.openai import GUARD_HEADER, INJECTION_HEADER
 
-GUARD_HEADER = "x-unglitched-path-guard"
 PROMPTS = ("on", "off")
 GUARDS = ("off", "observe", "repair")
 

@@ -151,8 +151,8 @@ def test_every_case_is_asked_under_every_arm_once() -> None:
 def test_an_arm_is_asked_for_by_headers_alone() -> None:
     asked = questions(make_cases(1, 1, ("case",), ("tool",)), make_arms(("on", "off"), ("repair",)))
     assert [question.arm.headers for question in asked] == [
-        {"x-appliance-prompt": "on", "x-unglitched-path-guard": "repair"},
-        {"x-appliance-prompt": "off", "x-unglitched-path-guard": "repair"},
+        {"x-appliance-prompt": "on", "x-appliance-path-guard": "repair"},
+        {"x-appliance-prompt": "off", "x-appliance-path-guard": "repair"},
     ]
     bodies = [question.body(Sampling("m")) for question in asked]
     assert bodies[0] == bodies[1]

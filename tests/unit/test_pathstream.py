@@ -15,7 +15,7 @@ from appliance.paths import skeleton
 from appliance.pathstream import PathFilter
 from appliance.pathtools import read_tools
 from appliance.sse import split_events
-from tests.unit.pathevents import (
+from tests.pathevents import (
     CHAT,
     MESSAGES,
     RESPONSES,

@@ -1,0 +1,125 @@
+"""The guard of paths beside the replies: when ledgers are read, and what is told of glitches.
+
+A ledger is read once a reply opens a tool call, and never before: most replies have none. It is
+read in short steps, between which others have their turn. Where replies may be mended, the call's
+events wait for it; where glitches are only counted, nothing does.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+
+from appliance.exchange import Exchange
+from appliance.metrics import Metrics
+from appliance.pathguard import Judged, PathGuard
+from appliance.pathhistory import Reader
+from appliance.pathrepair import Mode
+from appliance.pathstream import PathFilter, opens_call
+from appliance.pathtools import read_tools
+from appliance.pathwire import MARKS
+
+log = structlog.get_logger()
+
+
+class PathGuards:
+    """Makes the watches of all replies. What they have read of a conversation, they share.
+
+    With ``shows_paths`` the log names the paths that were glitched; else it never does.
+    """
+
+    def __init__(self, metrics: Metrics, *, shows_paths: bool = False) -> None:
+        self._metrics = metrics
+        self._shows_paths = shows_paths
+        self._reader = Reader(time.perf_counter)
+
+    def watch(self, exchange: Exchange) -> "PathWatch | None":
+        """Return what watches one reply's paths, None where nothing is to be watched."""
+        if exchange.path_mode is Mode.OFF or exchange.route.path not in MARKS:
+            return None
+        return PathWatch(exchange, self._reader, lambda judged: self._tell(exchange, judged))
+
+    def _tell(self, exchange: Exchange, judged: Judged) -> None:
+        found = judged.finding
+        self._metrics.path_glitches.labels(found.kind.value, found.action.value).inc()
+        keys = {"id": exchange.request_id, "kind": found.kind.value, "action": found.action.value}
+        if found.why is not None:
+            keys["why"] = found.why.value
+        if self._shows_paths:
+            keys |= {"emitted": judged.emitted, "meant": judged.meant}
+        log.info("path.glitch", **keys)
+
+
+class PathWatch:
+    """Watches the paths of one reply. ``release`` gets what was held back and may pass now."""
+
+    def __init__(self, exchange: Exchange, reader: Reader, tell: Callable[[Judged], None]) -> None:
+        self._exchange = exchange
+        self._mode = exchange.path_mode
+        self._reader = reader
+        self._route = exchange.route.path
+        self._filter = PathFilter(self._route, self._mode, self._open, tell)
+        self._reading: asyncio.Task[None] | None = None
+        self.release: Callable[[bytes], None] = lambda _events: None
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back, so that the reply has not ended with its last byte."""
+        return self._mode.mends and (self._is_reading or self._filter.holds)
+
+    def apply(self, events: bytes) -> bytes:
+        """Take whole events; return those that may pass now."""
+        return self._filter.apply(events)
+
+    def flush(self) -> bytes:
+        """Return what is held back, as it came: the stream ends here."""
+        return self._filter.rest()
+
+    async def rest(self) -> bytes:
+        """Return what is held back still at the stream's end."""
+        if self._mode.mends and self._reading is not None:
+            await asyncio.wait({self._reading})
+        return b"" if self._is_reading else self._filter.rest()
+
+    async def whole(self, body: bytes) -> bytes:
+        """Return a reply that is no stream, its paths mended as far as may be."""
+        if not opens_call(self._route, body):
+            return body
+        if not self._mode.mends:
+            self._begin(self._look(body))
+            return body
+        return self._filter.mend_whole(body, await self._guard())
+
+    def close(self) -> None:
+        """Leave the reading, if the reply was broken off in it."""
+        if self._reading is not None and self._mode.mends:
+            self._reading.cancel()
+
+    @property
+    def _is_reading(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    def _open(self) -> None:
+        self._begin(self._know())
+
+    def _begin(self, reading: Coroutine[Any, Any, None]) -> None:
+        self._reading = asyncio.ensure_future(reading)
+
+    async def _know(self) -> None:
+        self.release(self._filter.know(await self._guard()))
+
+    async def _look(self, body: bytes) -> None:
+        self._filter.mend_whole(body, await self._guard())
+
+    async def _guard(self) -> PathGuard:
+        steps = self._reader.read(self._exchange.body)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                tools = read_tools(msgspec.json.decode(self._exchange.tools or b"null"))
+                return PathGuard(self._mode, tools, end.value)
+            await asyncio.sleep(0)
