@@ -74,6 +74,8 @@ def outcome(session: Session, ours: Endpoint) -> str:
     if session.status == "offline":
         session.abort()
         return OFFLINE
+    kept = "the turn to be kept"  # it is idle a moment before
+    wait_until(lambda: "completed" in session.turns[-1]["time"], TURN_S, kept)
     if session.turns[-1].get("error"):
         return ERROR
     if len(ours.asked) == 1:
