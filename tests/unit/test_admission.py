@@ -35,7 +35,6 @@ class Guest:
 
     gate: Gate
     timeout_s: float = LONG_S
-    places: int = 1
     inside: bool = False
     was_inside: bool = False
     met: BaseException | None = None
@@ -58,7 +57,7 @@ class Guest:
 
     async def _stay(self) -> None:
         try:
-            with self.gate.enter(places=self.places) as ticket:
+            with self.gate.enter() as ticket:
                 async with asyncio.timeout(self.timeout_s):
                     while not await ticket.wait():
                         pass
