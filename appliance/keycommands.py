@@ -37,7 +37,9 @@ def add_key_command(commands: Any) -> None:
     what = ("client", "operator", "new", "list", "revoke")
     parser.add_argument("what", nargs="?", choices=what, default="client")
     parser.add_argument("name", nargs="?", metavar="NAME", help="new, revoke: the key's name")
-    parser.add_argument("--max-running", type=_limit, metavar="N", help="requests at once")
+    parser.add_argument(
+        "--max-running", type=_limit, metavar="N", help="sequences at once: one a request, or its n"
+    )
     parser.add_argument("--max-waiting", type=_limit, metavar="N", help="and in the queue")
     parser.add_argument("--replace", action="store_true", help="the key that has the name now")
     parser.add_argument("--kilo", action="store_true", help="print the Kilo Code block")

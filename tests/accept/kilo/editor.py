@@ -16,7 +16,7 @@ from tests.engines import MODEL, wait_until
 
 Json = dict[str, Any]
 LISTENING = re.compile(r"listening on (http://[\d.]+:\d+)")
-START_S, TURN_S, STOP_S = 90.0, 180.0, 20.0
+START_S, TURN_S, STOP_S = 300.0, 300.0, 20.0
 
 
 class Session:

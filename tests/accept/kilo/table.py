@@ -39,7 +39,7 @@ class Tale:
         """Return the row of the test of that name."""
         story = test.removeprefix("test_").replace("_", " ").replace("[", " [")
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items()) or "none"
-        ends = "; then ".join(self.ends)
+        ends = "; then ".join(self.ends) or "its turns ended"
         return story, kinds, f"{self.seconds:.0f}", ends if well else f"FAILED ({ends})", day
 
 
@@ -64,7 +64,7 @@ def as_text(rows: Sequence[Row]) -> list[str]:
 def keep(path: Path, about: str, rows: Sequence[Row]) -> None:
     """Write the table, with the rows that ``path`` has of other stories."""
     before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [_cells(line) for line in before if line.startswith("| ")][1:]
+    kept = [_cells(line) for line in before if line.startswith("| ")][2:]  # behind the head
     by_story = {row[0]: row for row in kept} | {row[0]: tuple(map(_plain, row)) for row in rows}
     lines = [HEADS, ("---",) * len(HEADS), *by_story.values()]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,5 +1,7 @@
 """What Kilo asks beside its turns, as its editor does: a title, and a compaction on demand."""
 
+import pytest
+
 from tests.accept.kilo.driver import Kilo
 from tests.accept.kilo.editor import TURN_S, Session, served
 from tests.engines import MODEL, wait_until
@@ -7,6 +9,7 @@ from tests.fakes.script import Turn
 
 # Kilo asks for a title from 200 characters on, or once a tool has run.
 QUESTION = "What is the answer to the question of life, the universe and everything? " * 3
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_title_beside_the_turn_and_a_compaction_both_pass(kilo: Kilo) -> None:

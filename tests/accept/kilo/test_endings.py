@@ -5,12 +5,15 @@ it makes of a break is not what one would think: see each row. A row that change
 of Kilo's is a reason to look at how the relay ends what the engine broke off.
 """
 
+import pytest
+
 from tests.accept.kilo.conftest import KiloAt
 from tests.accept.kilo.editor import TURN_S, Session, served
 from tests.accept.kilo.endings import PATH, TEXT, Endpoint, endpoint
 from tests.accept.stage import Stage
 from tests.engines import wait_until
 
+pytestmark = pytest.mark.timeout(900)
 AGAIN = "asked again, as if nothing had been"
 ON = "the model is told of the torn call, and goes on"
 WHOLE = "taken for one answer; the task goes on"
@@ -74,6 +77,8 @@ def outcome(session: Session, ours: Endpoint) -> str:
     if session.status == "offline":
         session.abort()
         return OFFLINE
+    kept = "the turn to be kept"  # it is idle a moment before
+    wait_until(lambda: "completed" in session.turns[-1]["time"], TURN_S, kept)
     if session.turns[-1].get("error"):
         return ERROR
     if len(ours.asked) == 1:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.accept.kilo.conftest import Begin, KiloAt
-from tests.accept.kilo.driver import Kilo
+from tests.accept.kilo.driver import TURN_S, Kilo
 from tests.accept.kilo.test_turns import DONE, PATH, TEXT, WRITES
 from tests.accept.stage import Stage
 from tests.engines import wait_until
@@ -17,6 +17,9 @@ OVERFLOW = (
     "This model's maximum context length is 49152 tokens. However, your prompt contains at least "
     "49153 input tokens, which exceeds this limit even without any output tokens."
 )
+
+# Kilo's own deadlines end a story that hangs; this one is for the test's own mistakes.
+pytestmark = pytest.mark.timeout(1800)
 
 
 def counted(stage: Stage, name: str) -> float:
@@ -61,7 +64,7 @@ def test_an_engine_that_starts_late_is_waited_for(
     kilo = kilo_at(stage)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(kilo.ask, "Write it.")
-        wait_until(lambda: counted(stage, "keepalives") >= 8, 180, "Kilo to wait")
+        wait_until(lambda: counted(stage, "keepalives") >= 8, TURN_S, "Kilo to wait")
         go.touch()
         told = asked.result()
     assert told.code == 0, told.stderr

@@ -16,6 +16,7 @@ WRITES = Turn("I will write the file.", "", (("write", {"filePath": PATH, "conte
 DONE = Turn("It is written.", "Done: the file is there.")
 SHARE = 0.70  # of the served context, below which nothing is compacted
 TURNS = 10
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_a_turn_with_reasoning_shows_the_thought_and_the_answer(kilo: Kilo) -> None:
