@@ -145,6 +145,7 @@ class Ledger:
         )
 
     def user_said(self, text: str) -> bool:
-        """Tell whether a user's own words hold a text in this spelling, as a word or more."""
-        word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
+        """Tell whether a user's own words hold a name or a path in this spelling, all of it."""
+        before = r"(?<![\w./\\~-])" if "/" in text or "\\" in text else r"(?<!\w)"
+        word = re.compile(rf"{before}{re.escape(text)}(?!\w)")
         return any(text in page.said and word.search(page.said) for page in self._pages)

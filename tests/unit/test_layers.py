@@ -15,7 +15,7 @@ PURE = (
     *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
     *("splice", "seen", "draft", "media", "history", "context", "conversation"),
     *("paths", "pathtext", "pathlisting", "pathtools", "pathledger", "pathwitness", "pathhistory"),
-    *("pathdiff", "glitches", "pathrepair", "pathguard"),
+    *("partdiff", "pathdiff", "glitches", "pathrepair", "pathguard"),
     *("patharguments", "pathwire", "pathstream"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
