@@ -5,11 +5,10 @@ letter. Each difference has a confidence; where it may be meant, that is low or 
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
-from appliance.paths import looked_alike, read_alike, without_spaces
+from appliance.paths import looked_alike, read_alike, skeleton, without_accents, without_spaces
 
 
 class Kind(StrEnum):
@@ -78,10 +77,34 @@ def part_difference(ours: str, theirs: str) -> Difference | None:
 
     They are not the same. None: nothing that we know, or what people do on purpose.
     """
-    for test in (_spaces, _case, _doubles, _around, _marks, _alike, _letters):
+    tests = _OF_ONE_SKELETON if skeleton(ours) == skeleton(theirs) else _OF_OTHERS
+    if tests is _OF_OTHERS and not is_near(ours, theirs):
+        return None
+    for test in tests:
         if (found := test(ours, theirs)) is not None:
             return found
     return None
+
+
+def is_near(ours: str, theirs: str) -> bool:
+    """Tell whether two parts may differ in a letter or so: most files of a folder do not."""
+    return theirs in ours or _edited_at(ours, theirs) is not None
+
+
+def _edited_at(ours: str, theirs: str) -> int | None:
+    """Return where one letter was changed, lost or put in, or two changed places; None: more."""
+    more = len(ours) - len(theirs)
+    if not -1 <= more <= 1:
+        return None
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+    if at is None:
+        return min(len(ours), len(theirs))
+    rest, known = ours[at:], theirs[at:]
+    if more:
+        is_one = rest == known[1:] if more < 0 else rest[1:] == known
+    else:
+        is_one = rest[1:] == known[1:] or (rest[:2] == known[1::-1] and rest[2:] == known[2:])
+    return at if is_one else None
 
 
 def _spaces(ours: str, theirs: str) -> Difference | None:
@@ -139,7 +162,7 @@ def _alike(ours: str, theirs: str) -> Difference | None:
     """Compare names in letters that look the same, that lost an accent, or read as a digit."""
     if looked_alike(ours) == looked_alike(theirs):
         return Difference(Kind.SUBSTITUTED_CHARACTER, CLEAR, (ours,))
-    if _without_accents(ours) == _without_accents(theirs):
+    if without_accents(ours) == without_accents(theirs):
         return Difference(Kind.SUBSTITUTED_CHARACTER, LIKELY, (ours,))
     if len(ours) != len(theirs) or read_alike(ours) != read_alike(theirs):
         return None
@@ -149,31 +172,15 @@ def _alike(ours: str, theirs: str) -> Difference | None:
     return sure if is_word else None
 
 
-def _without_accents(text: str) -> str:
-    if text.isascii():
-        return text
-    apart = unicodedata.normalize("NFD", text)
-    return "".join(char for char in apart if not unicodedata.combining(char))
-
-
 def _letters(ours: str, theirs: str) -> Difference | None:
     """Compare names that differ in one letter, or in two that changed places."""
-    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
-    at = min(len(ours), len(theirs)) if at is None else at
-    rest, known = ours[at:], theirs[at:]
-    kind, shorter = Kind.OTHER, None
-    if len(ours) == len(theirs):
-        if rest[1:] == known[1:]:
-            kind = Kind.SUBSTITUTED_CHARACTER
-        elif rest[:2] != known[1::-1] or rest[2:] != known[2:]:
-            return None
-    elif len(ours) + 1 == len(theirs) and rest == known[1:]:
-        shorter = ours
-    elif len(ours) == len(theirs) + 1 and rest[1:] == known:
-        shorter = theirs
-    else:
+    at = _edited_at(ours, theirs)
+    if at is None:
         return None
-    return _one_letter(kind, ours, theirs, at, is_longer=shorter is not None)
+    is_longer = len(ours) != len(theirs)
+    is_changed = not is_longer and ours[at + 1 :] == theirs[at + 1 :]
+    kind = Kind.SUBSTITUTED_CHARACTER if is_changed else Kind.OTHER
+    return _one_letter(kind, ours, theirs, at, is_longer=is_longer)
 
 
 def _one_letter(
@@ -208,3 +215,7 @@ def _ending(kind: Kind, ours: str, ending: str, known: str) -> Difference | None
     if {ending, known} in _SAME_ENDINGS:
         return Difference(kind, STYLES, (ours,), by_letter=True)
     return None if ending in _ENDINGS else Difference(kind, DOUBTFUL, (ours,), by_letter=True)
+
+
+_OF_OTHERS = (_around, _alike, _letters)
+_OF_ONE_SKELETON = (_spaces, _case, _doubles, _around, _marks, _alike, _letters)

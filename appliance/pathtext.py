@@ -41,16 +41,28 @@ def mentions(text: str, *, is_prose: bool) -> Iterator[str]:
         for one in quoted:  # its words are no paths of their own
             text = text.replace(one, " ")
         yield from (found[0] for found in _WITH_SPACES.finditer(text))
-    for token in _TOKEN.findall(text):
-        if "/" in token or "\\" in token:
-            yield from _of_token(token)
-        elif is_prose and ("." in token or token.lower() in _FAMILIAR):
-            name = _trimmed(token)
-            if has_extension(name) or name.lower() in _FAMILIAR or (name[:1] == "." and name[1:2]):
-                yield name
+        for token in _TOKEN.findall(text):
+            if "/" in token or "\\" in token:
+                yield from _of_token(token)
+            elif "." in token or token.lower() in _FAMILIAR:
+                yield from _bare_name(token)
+        return
+    for word in text.split():
+        if "/" in word or "\\" in word:
+            for token in _TOKEN.findall(word):
+                yield from _of_token(token)
+
+
+def _bare_name(token: str) -> Iterator[str]:
+    name = _trimmed(token)
+    is_dotted = name[:1] == "." and name[1:2].isalpha()
+    if has_extension(name) or name.lower() in _FAMILIAR or is_dotted:
+        yield name
 
 
 def _of_token(token: str) -> Iterator[str]:
+    if "/" not in token and "\\" not in token:
+        return
     if "](" in token and (link := _LINK.search(token)) is not None:
         token = link[1]
     token = _FOUND_LINE.sub("", without_line(_trimmed(token)))
