@@ -180,8 +180,9 @@ def _as_from(path: PathName, known: PathName, ledger: Ledger) -> Iterator[PathNa
         # Nothing tells where the known path begins: the end of the emitted one is compared.
         yield PathName(path.anchor, path.parts[: -len(known.parts)] + known.parts)
     else:
-        below = [known.relative_to(root) for root in ledger.roots]
-        yield next((one for one in below if one is not None), known)
+        yield known
+        below = (known.relative_to(root) for root in ledger.roots)
+        yield from (one for one in below if one is not None)
 
 
 def _is_rival(one: Difference, best: Difference) -> bool:

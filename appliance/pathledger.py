@@ -20,7 +20,7 @@ _DEEPEST = 64  # parts of a path that is kept
 _ROOT = re.compile(
     r"(?:working\s*dir(?:ectory)?|workspace(?:[ _-](?:root|directory|folders?|dirs?|paths?))*|cwd|"
     r"project[ _-](?:root|directory|folder|path)|root[ _-](?:directory|folder|path))"
-    r"[^:=(\n]{0,24}[:=(]\s*((?:\n?\s*[-*]?\s*[\"'`]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
+    r"[^:=(>\n]{0,24}[:=(>]\s*((?:\n?\s*[-*]?\s*[\"'`]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
     re.IGNORECASE,
 )
 _ROOT_LINE = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+")

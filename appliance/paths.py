@@ -15,7 +15,7 @@ _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]+://|(?:mailto|data|node|npm|git|github):|[\w.-]+@[\w.-]+:"
 )
 _PATTERN = re.compile(r"[*?|<>^]|\$[\w({]|\{[^{}/]*[,}]|\\[wdsbWDSB.+()\[\]]")
-_NO_WINDOWS_NAME = re.compile(r'[*?"<>|]|\\[wdsbWDSB](?:[+*\\]|$)')
+_NO_WINDOWS_NAME = re.compile(r'[*?"<>|]|\\[wdsbWDSB][+{]')
 _SIMPLE = re.compile(r"/?(?:(?!\.\.?(?:/|$))[\w.@+ -]+/)*(?!\.\.?/?$)[\w.@+ -]+/?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"([A-Za-z]):(?=[\\/]|$)")

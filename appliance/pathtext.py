@@ -20,6 +20,7 @@ _WORDS = re.compile(
     re.DOTALL,
 )
 _QUOTES_AND_ESCAPES = re.compile(r"\\(.)|\"((?:[^\"\\]|\\.)*)\"|'([^']*)'", re.DOTALL)
+_ESCAPED_IN_DOUBLE = re.compile(r"\\([\"\\$`])")
 _DIFF_HEAD = re.compile(
     r"^(?:\*\*\* (?:(?:Add|Update|Delete) File|Move to): |--- (?:a/)?|\+\+\+ (?:b/)?)(.+?)[ \t]*$",
     re.MULTILINE,
@@ -126,7 +127,10 @@ def _unquoted(word: str) -> str:
 
 
 def _inner(found: re.Match[str]) -> str:
-    return next((group for group in found.groups() if group is not None), "")
+    escaped, double, single = found.groups()
+    if double is not None:
+        return _ESCAPED_IN_DOUBLE.sub(r"\1", double)
+    return escaped if escaped is not None else single
 
 
 def words_with_paths(command: str) -> Iterator[str]:
