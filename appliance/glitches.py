@@ -4,13 +4,28 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from appliance.pathdiff import SPLIT, Difference, Kind, difference, is_common
+from appliance.partdiff import (
+    DOUBTFUL,
+    FAINT,
+    FAIR,
+    LIKELY,
+    PLAIN,
+    STYLE,
+    STYLES,
+    WEAK,
+    Difference,
+    Kind,
+)
+from appliance.pathdiff import difference, is_common
 from appliance.pathledger import USER, Ledger
 from appliance.paths import PathName, composed, parse, spell, without_line
 
 _AFTER_DRIVE = re.compile(r"(?<=^[A-Za-z]:)\s+(?=[\\/])")
-LEAST = 0.5  # confidence below which a difference is taken for what somebody meant
-UNLIKE = 0.7  # the same, for a folder whose file nobody has seen
+# Confidence below which a difference is taken for what somebody meant; of a folder whose file
+# nobody has seen.
+_LEAST, _LEAST_OF_A_FOLDER = FAINT, STYLES
+_FOR_A_NEW_NAME = 0.35  # taken off where the file need not be there yet
+_IN_A_FOLDER = 0.25  # taken off where it may be another file, in a folder that is known
 _NEAR = 0.1  # two meanings whose confidence is nearer than that are two
 
 
@@ -61,6 +76,8 @@ def compare(text: str, ledger: Ledger, *, creates: bool = False) -> Verdict:
     found = _nearest(path, ledger, creates=creates) or _by_folder(path, ledger, creates=creates)
     if found is None or found.target is None:
         return NEW
+    if creates and any(map(ledger.user_said, found.changed)):
+        return NEW  # a user named it so
     return replace(found, meant=spell(found.target, text))
 
 
@@ -76,7 +93,7 @@ def _padded(text: str, bare: str, ledger: Ledger, *, creates: bool) -> Verdict:
     return Verdict(
         Kind.INSERTED_SPACE,
         bare,
-        confidence=SPLIT,
+        confidence=PLAIN,
         evidence=kinds,
         tail_changed=True,
         changed=(text,),
@@ -89,7 +106,7 @@ def _if_doubled(text: str, path: PathName, ledger: Ledger) -> Verdict:
     if "//" not in tail:
         return EXACT
     kinds = max(map(ledger.kinds, forms(path, ledger)), default=0)
-    return Verdict(Kind.DOUBLED_SEPARATOR, spell(path, text), confidence=SPLIT, evidence=kinds)
+    return Verdict(Kind.DOUBLED_SEPARATOR, spell(path, text), confidence=PLAIN, evidence=kinds)
 
 
 def forms(path: PathName, ledger: Ledger) -> Iterator[PathName]:
@@ -131,15 +148,15 @@ def _nearest(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | None
                 if (unlike := difference(path, here)) is None:
                     continue
                 sure = _weighed(unlike, path, here, ledger, creates=creates)
-                if sure >= LEAST:
+                if sure >= _LEAST:
                     unlike, kinds = replace(unlike, confidence=sure), ledger.kinds(known)
                     if here.key in found:
                         kinds |= found[here.key][2]
                     found[here.key] = unlike, here, kinds
     if not found:
         return None
-    best = max(found.values(), key=lambda one: one[0].confidence)
-    rivals = [one for one in found.values() if one[0].confidence > best[0].confidence - _NEAR]
+    best = max(found.values(), key=lambda one: (one[0].confidence, -len(one[0].parts)))
+    rivals = [one for one in found.values() if _is_rival(one[0], best[0])]
     unlike, meant, kinds = best
     tail_changed = composed(meant.parts[-1]) != composed(path.parts[-1])
     return Verdict(
@@ -163,31 +180,58 @@ def _as_from(path: PathName, known: PathName, ledger: Ledger) -> Iterator[PathNa
         # Nothing tells where the known path begins: the end of the emitted one is compared.
         yield PathName(path.anchor, path.parts[: -len(known.parts)] + known.parts)
     else:
-        below = [known.relative_to(root) for root in ledger.roots]
-        yield next((one for one in below if one is not None), known)
+        yield known
+        below = (known.relative_to(root) for root in ledger.roots)
+        yield from (one for one in below if one is not None)
+
+
+def _is_rival(one: Difference, best: Difference) -> bool:
+    """Tell whether one meaning is about as good as the best; the best is its own rival."""
+    is_simpler = len(one.parts) <= len(best.parts)
+    return is_simpler and one.confidence > best.confidence - _NEAR
 
 
 def _weighed(
     unlike: Difference, path: PathName, known: PathName, ledger: Ledger, *, creates: bool
 ) -> float:
     """Return how sure a difference is, by where it stands and what is done with the path."""
-    sure = unlike.confidence
-    tail_changed = composed(known.parts[-1]) != composed(path.parts[-1])
     if unlike.kind is Kind.DROPPED_COMPONENT:
-        if _has_folder(path, ledger):
-            return 0.0 if creates or is_common(path.parts[-1]) else sure - 0.25
-        return sure - 0.3 if creates else sure
-    if not tail_changed:
-        return sure
+        return _weighed_drop(unlike, path, known, ledger, creates=creates)
+    sure = unlike.confidence
+    if composed(known.parts[-1]) == composed(path.parts[-1]):
+        is_of_the_work = unlike.by_letter and sure >= DOUBTFUL and _is_above(path, known, ledger)
+        return max(sure, LIKELY) if is_of_the_work else sure
     if creates:  # a new name may be much like a known one
-        return sure if sure == SPLIT else sure - 0.35 if sure > 0.85 else 0.0
-    if (sure < 0.9 and sure > 0.7) or (unlike.kind is Kind.SUBSTITUTED_CHARACTER and sure == 0.9):
-        return sure - 0.05
-    if sure <= 0.6 and not any(map(ledger.has_listed, forms(known.parent, ledger))):
-        return 0.0
-    if sure <= 0.5:  # singular and plural are two files, and one folder
-        return 0.0
+        return sure if sure == PLAIN else sure - _FOR_A_NEW_NAME if sure >= FAIR else 0.0
+    is_listed = any(map(ledger.has_listed, forms(known.parent, ledger)))
+    if unlike.by_letter:
+        least = FAINT if is_listed else WEAK
+        return min(sure, FAIR) if sure > least else 0.0
+    if sure == STYLE:
+        return LIKELY if is_listed else FAIR
     return sure
+
+
+def _weighed_drop(
+    unlike: Difference, path: PathName, known: PathName, ledger: Ledger, *, creates: bool
+) -> float:
+    sure, is_new = unlike.confidence, creates or is_common(path.parts[-1])
+    if _is_above(path, known, ledger):
+        return sure
+    if _has_folder(path, ledger):  # the file may be new there
+        return 0.0 if is_new else sure - _IN_A_FOLDER
+    return sure - _FOR_A_NEW_NAME if is_new else sure
+
+
+def _is_above(path: PathName, known: PathName, ledger: Ledger) -> bool:
+    """Tell whether all that differs is above a folder of the work: what is below is the same."""
+    parts = tuple(map(composed, path.parts))
+    for root in ledger.roots:
+        below = known.relative_to(root)
+        rest = () if below is None else tuple(map(composed, below.parts))
+        if (rest and parts[-len(rest) :] == rest) or known == root:
+            return True
+    return False
 
 
 def _by_folder(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | None:
@@ -197,11 +241,13 @@ def _by_folder(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | No
         if _is_known(folder, ledger):
             return None  # a new name in a known folder
         found = _nearest(folder, ledger, creates=False)
-        if found is None or found.target is None or found.kind is Kind.DROPPED_COMPONENT:
+        if found is None or found.target is None:
+            continue
+        if found.kind is Kind.DROPPED_COMPONENT and not _is_above(folder, found.target, ledger):
             continue
         meant = PathName(found.target.anchor, found.target.parts + path.parts[size:])
         kinds = max(map(ledger.kinds, forms(meant, ledger)), default=0)
-        if not kinds and found.confidence < UNLIKE:
+        if not kinds and found.confidence < _LEAST_OF_A_FOLDER:
             return None  # another folder, with a name that is much like it
         return replace(
             found,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from appliance.glitches import NEW, Verdict, compare
-from appliance.pathdiff import Kind
+from appliance.partdiff import Kind
 from appliance.pathledger import Ledger
 from appliance.pathrepair import SURE, Action, Finding, Mode, Place, judge
 from appliance.paths import has_extension, is_shaped, is_url
@@ -84,11 +84,13 @@ class PathGuard:
         at = 0
         while at < len(words):
             size, text, verdict = self._split_word(words, at)
-            if not verdict.is_glitch:
-                size, text = 1, _value(words[at])
-                is_last = is_moving and at == len(words) - 1
-                verdict = compare(text, self._ledger, creates=is_last) if text else NEW
-            yield text, verdict, Place.COMMAND
+            if verdict.is_glitch:
+                yield text, verdict, Place.COMMAND
+            else:
+                size, is_last = 1, is_moving and at == len(words) - 1
+                for text in _values(words[at]):
+                    verdict = compare(text, self._ledger, creates=is_last)
+                    yield text, verdict, Place.COMMAND
             at += size
 
     def _split_word(self, words: list[str], at: int) -> tuple[int, str, Verdict]:
@@ -115,9 +117,10 @@ def mended(value: str, judged: list[Judged]) -> str | None:
     return None
 
 
-def _value(word: str) -> str:
-    """Return what may be a path in a word of a command, nothing where there is none."""
+def _values(word: str) -> list[str]:
+    """Return what may be paths in a word of a command: of ``--name=value`` and ``-v a:b`` too."""
     value = word.partition("=")[2] if "=" in word.partition("/")[0] else word
     if value.startswith("-") or is_url(value) or "://" in value:
-        return ""
-    return value if "/" in value or "\\" in value or has_extension(value) else ""
+        return []
+    values = value.split(":") if "/" in value and "\\" not in value else [value]
+    return [one for one in values if "/" in one or "\\" in one or has_extension(one)]

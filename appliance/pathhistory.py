@@ -15,6 +15,7 @@ from appliance.pathledger import Call, Ledger, Page
 from appliance.pathwitness import fill
 
 STEP_S = 0.0005
+IN_A_ROW = 16  # messages whose pages become one
 LONGEST_MESSAGE = 2**20  # bytes; what is longer is an image, or read by nobody
 
 _CALLS = ("function_call", "custom_tool_call")
@@ -49,6 +50,7 @@ class Reader:
         """
         end = self._clock() + STEP_S
         pages: list[Page] = []
+        keys: list[bytes] = []
         calls: dict[str, Call] = {}
         group = b""  # of calls that stand together: what they return is read by their light
         was_call = False
@@ -71,10 +73,30 @@ class Reader:
                 self._kept.move_to_end(key)
             calls |= page.calls
             pages.append(page)
+            keys.append(key)
             if self._clock() >= end:
                 yield
                 end = self._clock() + STEP_S
-        return Ledger(pages)
+        return Ledger((yield from self._bound(pages, keys)))
+
+    def _bound(self, pages: list[Page], keys: list[bytes]) -> Generator[None, None, list[Page]]:
+        """Return the pages with each full row of them as one: fewer are to be asked."""
+        bound: list[Page] = []
+        whole = len(pages) - len(pages) % IN_A_ROW
+        for start in range(0, whole, IN_A_ROW):
+            row = b"".join(keys[start : start + IN_A_ROW])
+            key = hashlib.blake2b(row, digest_size=16, person=b"row").digest()
+            page = self._kept.get(key)
+            if page is None:
+                page = Page()
+                for one in pages[start : start + IN_A_ROW]:
+                    page.take(one)
+                    yield
+                self._keep(key, page)
+            else:
+                self._kept.move_to_end(key)
+            bound.append(page)
+        return bound + pages[whole:]
 
     def _keep(self, key: bytes, page: Page) -> None:
         if key in self._kept:  # read twice at a time, by two requests

@@ -1,7 +1,7 @@
 """The ledger: the paths that a conversation has shown, each with its kinds of evidence. Pure.
 
-A ledger is a row of pages, one for each message. Pages do not change, so that a conversation
-which goes on shares those of its beginning; nothing is merged, a question is put to each page.
+A ledger is a row of pages, each for a message or for several in a row. Pages do not change, so
+that a conversation which goes on shares those of its beginning; a question is put to each page.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from appliance.partdiff import is_near
 from appliance.paths import PathName, composed, parse, skeleton
 
 # The kinds of evidence; a path may have several.
@@ -19,7 +20,7 @@ _DEEPEST = 64  # parts of a path that is kept
 _ROOT = re.compile(
     r"(?:working\s*dir(?:ectory)?|workspace(?:[ _-](?:root|directory|folders?|dirs?|paths?))*|cwd|"
     r"project[ _-](?:root|directory|folder|path)|root[ _-](?:directory|folder|path))"
-    r"[^:=(\n]{0,24}[:=(]\s*((?:\n?\s*[-*]?\s*[\"'`]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
+    r"[^:=(>\n]{0,24}[:=(>]\s*((?:\n?\s*[-*]?\s*[\"'`]?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+)+)",
     re.IGNORECASE,
 )
 _ROOT_LINE = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n\"'`)<>]+")
@@ -37,13 +38,15 @@ class Call:
 class Page:
     """What one message shows: each path's kinds of evidence, and the ways to find those alike.
 
-    ``whole`` and ``tails`` find paths by the skeleton of all their parts and of the last;
-    ``children`` those in a folder. ``said`` is what a user wrote; ``calls`` what a later message
-    must know of the tool calls in this one, by id. It is written once, by what reads the message.
+    ``bones`` is the skeleton of each; ``whole`` and ``tails`` find paths by that, and by the
+    skeleton of the last part; ``children`` those in a folder. ``said`` is what a user wrote;
+    ``calls`` what a later message must know of the tool calls in this one, by id. It is written
+    once, by what reads the message.
     """
 
     known: dict[str, int] = field(default_factory=dict)
     names: dict[str, PathName] = field(default_factory=dict)
+    bones: dict[str, str] = field(default_factory=dict)
     whole: dict[str, list[str]] = field(default_factory=dict)
     tails: dict[str, list[str]] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
@@ -54,24 +57,41 @@ class Page:
     def add(self, text: str, kind: int) -> None:
         """Note a path as it was spelled; folders above it are known by it."""
         path = parse(text)
-        if path is None or not path.parts or len(path.parts) > _DEEPEST:
-            return
-        while path.parts:
-            key = path.key
-            kinds = self.known.get(key)
-            if kinds is None:
-                self._index(key, path)
-            elif kinds & kind == kind:
-                return  # and so are the folders above it
-            self.known[key] = (kinds or 0) | kind
-            path = path.parent
+        if path is not None and 0 < len(path.parts) <= _DEEPEST:
+            self._note(path, path.key, kind)
 
-    def _index(self, key: str, path: PathName) -> None:
-        self.names[key] = path
-        bones = [skeleton(composed(part)) for part in path.parts]
-        self.whole.setdefault(path.anchor + "".join(bones), []).append(key)
-        self.tails.setdefault(bones[-1], []).append(key)
-        self.children.setdefault(path.parent.key, []).append(key)
+    def _note(self, path: PathName, key: str, kind: int) -> None:
+        kinds = self.known.get(key)
+        if kinds is not None and kinds & kind:
+            return  # and so are the folders above it
+        self.known[key] = kind | (kinds or 0)
+        parent = path.parent
+        above = parent.key
+        if parent.parts:
+            self._note(parent, above, kind)
+        if kinds is None:
+            bone = skeleton(composed(path.parts[-1]))
+            bones = self.bones.get(above, path.anchor) + bone
+            self.bones[key], self.names[key] = bones, path
+            self.whole.setdefault(bones, []).append(key)
+            self.tails.setdefault(bone, []).append(key)
+            self.children.setdefault(above, []).append(key)
+
+    def take(self, other: "Page") -> None:
+        """Note all that another page shows, but for its calls."""
+        for key, kinds in other.known.items():
+            self.known[key] = self.known.get(key, 0) | kinds
+        for mine, theirs in (
+            (self.whole, other.whole),
+            (self.tails, other.tails),
+            (self.children, other.children),
+        ):
+            for name, keys in theirs.items():
+                held = mine.setdefault(name, [])
+                held += keys if not held else [key for key in keys if key not in self.names]
+        self.names = {**other.names, **self.names}
+        self.roots = tuple(dict.fromkeys(self.roots + other.roots))
+        self.said += other.said
 
 
 def find_roots(text: str) -> tuple[PathName, ...]:
@@ -114,18 +134,24 @@ class Ledger:
     def alike(self, path: PathName, most: int = 256) -> list[PathName]:
         """Return paths that may be meant by ``path``, at most so many; more than that are none.
 
-        They have the same skeleton, or a last part of the same, or stand in the same folder.
+        They have the same skeleton, or a last part of the same, or stand in the same folder under
+        a name that is near.
         """
         bones = [skeleton(composed(part)) for part in path.parts]
-        whole, tail, parent = path.anchor + "".join(bones), bones[-1], path.parent.key
+        whole, tail, name = path.anchor + "".join(bones), bones[-1], composed(path.parts[-1])
+        above = path.parent
+        folder, start = above.key, len(above.key) + bool(above.parts)
         found: dict[str, PathName] = {}
         crowd: dict[str, PathName] = {}
         for page in self._pages:
+            names = page.names
             for key in page.whole.get(whole, ()):
-                found.setdefault(key, page.names[key])
-            for keys in (page.tails.get(tail, ()), page.children.get(parent, ())):
-                for key in keys:
-                    crowd.setdefault(key, page.names[key])
+                found[key] = names[key]
+            for key in page.tails.get(tail, ()):
+                crowd[key] = names[key]
+            for key in page.children.get(folder, ()):
+                if is_near(name, key[start:]):
+                    crowd[key] = names[key]
         return list((found if len(crowd) > most else {**crowd, **found}).values())
 
     def tails(self, path: PathName) -> Iterator[PathName]:
@@ -145,6 +171,7 @@ class Ledger:
         )
 
     def user_said(self, text: str) -> bool:
-        """Tell whether a user's own words hold a text in this spelling, as a word or more."""
-        word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
-        return any(text in page.said and word.search(page.said) for page in self._pages)
+        """Tell whether a user's own words hold a name or a path in this spelling, all of it."""
+        said = [page.said for page in self._pages if text in page.said]
+        before = r"(?<![\w./\\~-])" if "/" in text or "\\" in text else r"(?<!\w)"
+        return any(re.search(rf"{before}{re.escape(text)}(?!\w)", one) for one in said)

@@ -55,6 +55,8 @@ def _of_lines(text: str, base: str) -> Iterator[str]:
 
 def _depth_and_name(line: str) -> tuple[int, str]:
     """Return how deep a line of a tree stands, 0 for any other; and the name in it."""
+    if " " not in line and line[0].isalnum():
+        return 0, line.rstrip("*@")
     line = line.rstrip()
     if (tree := _TREE.match(line)) is not None:
         return len(tree[1]) // 2 + 1, _bare(tree[2])

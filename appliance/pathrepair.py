@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from appliance.glitches import Verdict
-from appliance.pathdiff import Kind
+from appliance.partdiff import STYLE, Kind
 from appliance.pathledger import TRUSTED, Ledger
 from appliance.pathtools import Deed
 
-SURE = 0.9  # confidence from which a glitch is mended
+SURE = STYLE  # the confidence from which a glitch is mended
 
 
 class Mode(StrEnum):

@@ -15,7 +15,8 @@ _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]+://|(?:mailto|data|node|npm|git|github):|[\w.-]+@[\w.-]+:"
 )
 _PATTERN = re.compile(r"[*?|<>^]|\$[\w({]|\{[^{}/]*[,}]|\\[wdsbWDSB.+()\[\]]")
-_NO_WINDOWS_NAME = re.compile(r'[*?"<>|]|\\[wdsbWDSB](?:[+*\\]|$)')
+_NO_WINDOWS_NAME = re.compile(r'[*?"<>|]|\\[wdsbWDSB][+{]')
+_SIMPLE = re.compile(r"/?(?:(?!\.\.?(?:/|$))[\w.@+ -]+/)*(?!\.\.?/?$)[\w.@+ -]+/?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"([A-Za-z]):(?=[\\/]|$)")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\/]|~\\")
@@ -83,6 +84,8 @@ def parse(text: str) -> PathName | None:
     """Return the path that a text spells, None where it spells none that could be compared."""
     if not text or len(text) > LONGEST or _URL.match(text) or _CONTROL.search(text):
         return None
+    if _SIMPLE.fullmatch(text):
+        return PathName("/" if text[0] == "/" else "", tuple(text.strip("/").split("/")))
     is_windows = "\\" in text and (_WINDOWS.match(text) is not None or "/" not in text)
     if (_NO_WINDOWS_NAME if is_windows else _PATTERN).search(text):
         return None
@@ -147,13 +150,22 @@ def read_alike(text: str) -> str:
     return looked_alike(text).lower().translate(_DIGIT_ALIKE)
 
 
+def without_accents(text: str) -> str:
+    """Return a text with each letter as it is without its accent."""
+    if text.isascii():
+        return text
+    apart = unicodedata.normalize("NFD", text)
+    plain = "".join(char for char in apart if not unicodedata.combining(char))
+    return unicodedata.normalize("NFC", plain)
+
+
 @lru_cache(maxsize=2**16)
 def skeleton(part: str) -> str:
-    """Return what is left of a part when case, spaces, separators and look-alikes do not count."""
+    """Return what is left of a part without case, spaces, separators, accents and look-alikes."""
     if part.isascii():
         return part.lower().translate(_SEPARATORS) or part
     plain = looked_alike(without_spaces(part)).casefold().translate(_SEPARATORS)
-    return unicodedata.normalize("NFC", plain) or part
+    return without_accents(plain) or part
 
 
 def has_extension(part: str) -> bool:

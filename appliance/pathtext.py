@@ -20,6 +20,7 @@ _WORDS = re.compile(
     re.DOTALL,
 )
 _QUOTES_AND_ESCAPES = re.compile(r"\\(.)|\"((?:[^\"\\]|\\.)*)\"|'([^']*)'", re.DOTALL)
+_ESCAPED_IN_DOUBLE = re.compile(r"\\([\"\\$`])")
 _DIFF_HEAD = re.compile(
     r"^(?:\*\*\* (?:(?:Add|Update|Delete) File|Move to): |--- (?:a/)?|\+\+\+ (?:b/)?)(.+?)[ \t]*$",
     re.MULTILINE,
@@ -41,16 +42,28 @@ def mentions(text: str, *, is_prose: bool) -> Iterator[str]:
         for one in quoted:  # its words are no paths of their own
             text = text.replace(one, " ")
         yield from (found[0] for found in _WITH_SPACES.finditer(text))
-    for token in _TOKEN.findall(text):
-        if "/" in token or "\\" in token:
-            yield from _of_token(token)
-        elif is_prose and ("." in token or token.lower() in _FAMILIAR):
-            name = _trimmed(token)
-            if has_extension(name) or name.lower() in _FAMILIAR or (name[:1] == "." and name[1:2]):
-                yield name
+        for token in _TOKEN.findall(text):
+            if "/" in token or "\\" in token:
+                yield from _of_token(token)
+            elif "." in token or token.lower() in _FAMILIAR:
+                yield from _bare_name(token)
+        return
+    for word in text.split():
+        if "/" in word or "\\" in word:
+            for token in _TOKEN.findall(word):
+                yield from _of_token(token)
+
+
+def _bare_name(token: str) -> Iterator[str]:
+    name = _trimmed(token)
+    is_dotted = name[:1] == "." and name[1:2].isalpha()
+    if has_extension(name) or name.lower() in _FAMILIAR or is_dotted:
+        yield name
 
 
 def _of_token(token: str) -> Iterator[str]:
+    if "/" not in token and "\\" not in token:
+        return
     if "](" in token and (link := _LINK.search(token)) is not None:
         token = link[1]
     token = _FOUND_LINE.sub("", without_line(_trimmed(token)))
@@ -114,7 +127,10 @@ def _unquoted(word: str) -> str:
 
 
 def _inner(found: re.Match[str]) -> str:
-    return next((group for group in found.groups() if group is not None), "")
+    escaped, double, single = found.groups()
+    if double is not None:
+        return _ESCAPED_IN_DOUBLE.sub(r"\1", double)
+    return escaped if escaped is not None else single
 
 
 def words_with_paths(command: str) -> Iterator[str]:

@@ -217,7 +217,7 @@ def listed_folder(commands: list[list[str]]) -> str | None:
             return None
         if _is_lister(words):
             has_listed = True
-            named = [word for word in words[1:] if not word.startswith("-")]
+            named = [word for word in words[1:] if not (word.startswith("-") or word.isdigit())]
             if words[0] in ("ls", "tree", "dir") and len(named) == 1 and "*" not in named[0]:
                 where = f"{where}/{named[0]}" if where and named[0][:1] not in "/~" else named[0]
         elif words[0] in ("cd", "pushd") and len(words) == 2 and not has_listed:

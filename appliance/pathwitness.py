@@ -186,7 +186,8 @@ def _witness(call: Call, begin: str) -> tuple[int, str]:
         if folder is None:
             return CONTENT, ""
         return LISTING, f"{where}/{folder}" if where and folder[:1] not in ("/", "~") else folder
-    if (found := _FOLDER.match(begin)) is not None:
+    found = _FOLDER.match(begin)
+    if found is not None and found[1] == next(paths_of(call.arguments), None):
         return LISTING, found[1]
     if is_listing(call.name):
         return LISTING, next(paths_of(call.arguments), "")
@@ -213,8 +214,10 @@ def paths_of(arguments: Mapping[str, Any], *, commands: bool = True) -> Iterator
 
 
 def _listed(page: Page, text: str, folder: str, kind: int) -> Iterator[None]:
+    is_bound = folder[:1] in ("/", "~") or folder[1:2] == ":"
     for count, path in enumerate(listed(text, folder)):
-        page.add(path, kind)
+        if not is_bound or path.startswith(folder):  # else it is no listing of that folder
+            page.add(path, kind)
         if count % _SOME == 0:
             yield
 

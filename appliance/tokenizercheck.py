@@ -7,6 +7,7 @@ holds none of a vocabulary of 200,000 words. Nothing here raises for what it can
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,9 +30,12 @@ Ask = Callable[[str], Awaitable[Sequence[int]]]
 
 @dataclass(frozen=True)
 class Reference:
-    """How the file has texts read, and by which versions; ``why`` where it could not be."""
+    """How the file has texts read, by their digests, and by which versions.
 
-    ids: Mapping[str, Sequence[int]]
+    ``why`` where it could not be read.
+    """
+
+    digests: Mapping[str, str]
     versions: Mapping[str, str]
     why: str = ""
 
@@ -99,9 +103,14 @@ def _parsed(output: bytes, code: int | None, texts: Sequence[str], python: Path)
         versions = {str(name): str(number) for name, number in told["versions"].items()}
         if "why" in told:
             return Reference({}, versions, str(told["why"]))
-        return Reference(dict(zip(texts, told["ids"], strict=True)), versions)
+        return Reference(dict(zip(texts, told["digests"], strict=True)), versions)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Reference({}, {}, f"{python} {_SCRIPT.name} ended with {code}, and told nothing")
+
+
+def digest(ids: Sequence[int]) -> str:
+    """Return what stands for a text's ids, as the script makes it."""
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
 
 
 def ids_of(status: int, told: object) -> list[int]:
@@ -136,7 +145,7 @@ async def check(
 async def compare(
     ask: Ask, reference: Reference, asked: Sequence[Prompt], within_s: float = ENGINE_S
 ) -> Drift:
-    """Return how the engine's ids differ from those of ``reference``, which has all of them."""
+    """Return how the engine's ids differ from those of ``reference``, which has all texts."""
     if reference.why:
         return unknown(reference.why, reference.versions)
     count = _Count(reference)
@@ -182,7 +191,7 @@ class _Count:
             self._differing.append(prompt.paths[0])
 
     async def _is_alike(self, ask: Ask, prompt: Prompt) -> bool:
-        return list(await ask(prompt.text)) == list(self._reference.ids[prompt.text])
+        return digest(await ask(prompt.text)) == self._reference.digests[prompt.text]
 
     def drift(self, why: str = "") -> Drift:
         """Return the verdict on what was compared."""

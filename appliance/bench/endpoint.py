@@ -79,6 +79,11 @@ class Endpoint:
         self._check_key(response)
         if response.status_code in (404, 405, 501):
             return []
+        if response.status_code in _LATER:
+            raise HostError(
+                f"{self.base_url} is not ready ({response.status_code}): {message_of(response)}",
+                "type the same again in a while; appliance status tells how far ours is",
+            )
         try:
             rows = response.json()["data"]
             return [str(row["id"]) for row in rows]

@@ -140,9 +140,10 @@ def mutated(corpus: str, tool: str, key: str, each: int = 1) -> Iterator[Case]:
             draw = random.Random(f"{corpus} {text} {mutator.__name__} {turn}")  # noqa: S311
             glitched = mutator(draw, text)
             path = parse(glitched or "")
-            if glitched and path is not None and glitched != text:
-                if "//" in glitched or (path.parts and not ledger.kinds(path)):
-                    yield Case(corpus, tool, key, glitched, label, text)
+            if glitched is None or path is None or glitched == text:
+                continue
+            if "//" in glitched or (path.parts and not ledger.kinds(path)):
+                yield Case(corpus, tool, key, glitched, label, text)
 
 
 def product_of(each: int) -> Iterator[tuple[str, Mutator, int]]:
@@ -154,8 +155,11 @@ def product_of(each: int) -> Iterator[tuple[str, Mutator, int]]:
 
 def readers(corpus: str) -> tuple[str, str]:
     """Return a tool of a corpus that reads files, and its key."""
-    names = ("read", "read_file", "ReadFile", "view", "read_text_file", "open_file", "cat_file")
+    names = ("read", "read_file", "ReadFile", "view", "read_text_file", "Read", "view_file")
+    names = (*names, "mcp__filesystem__read_text_file")
     tools = load(corpus)["tools"]
     name = next(name for name in names if name in tools)
-    key = next(key for key in tools[name]["properties"] if "path" in key.lower() or "file" in key)
+    key = next(
+        key for key in tools[name]["properties"] if "path" in key.lower() or "file" in key.lower()
+    )
     return name, key
