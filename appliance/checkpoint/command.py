@@ -90,6 +90,9 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    for path in filter(None, (options.report, options.save_deleted_experts)):
+        if not path.parent.is_dir():  # told now, and not after an hour
+            raise DestinationError(f"there is no folder for {path}", "make it, or name another")
     source = open_source(options.source)
     try:
         if isinstance(source, LocalSource):
