@@ -127,6 +127,8 @@ class Pull:
                              self._web.close)  # fmt: skip
             self._record.finish()
             self._destination.finish()
+        except OSError as cause:
+            raise write_error(self._destination, RECORD, cause) from cause
         finally:
             bar.close()
             self._destination.close()
@@ -148,8 +150,11 @@ class Pull:
         if not self._destination.has(file.name, file.size, b""):
             return False
         checksum = Checksum(file)
-        with (self._folder / file.name).open("rb", buffering=0) as there:
-            read_through(there.fileno(), file.size, partial(self._take, checksum))
+        try:
+            with (self._folder / file.name).open("rb", buffering=0) as there:
+                read_through(there.fileno(), file.size, partial(self._take, checksum))
+        except OSError:
+            return False  # what cannot be read is fetched again
         if checksum.is_right():
             self._record.add(file.name, hash_)
         return checksum.is_right()
