@@ -177,6 +177,7 @@ class Pull:
             try:
                 self._fill(fd, file, bar)
                 os.fsync(fd)
+                forget(fd, 0, file.size)
             finally:
                 os.close(fd)
             self._destination.publish(file.name)

@@ -5,6 +5,7 @@ large files) is followed without it. Standard library alone, and safe to use fro
 """
 
 import random
+import re
 import socket
 import ssl
 import threading
@@ -35,6 +36,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGNED_OUT = frozenset({400, 401, 403, 404, 410})  # of a storage: the signature is too old
 _ACCEPT = "accept its licence on the hub's page, and set HF_TOKEN or HF_TOKEN_PATH"
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")  # of http.client
 # What a hub says in X-Error-Code, in our words: a server's own may quote what we sent.
 _CODES = {
     "GatedRepo": (NotAllowed, "is gated", _ACCEPT),
@@ -288,4 +290,6 @@ def _words(cause: Exception) -> str:
         return "it is silent"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
+    if refused := _TUNNEL.match(str(cause)):
+        return f"the proxy answers {refused[1]}"
     return type(cause).__name__
