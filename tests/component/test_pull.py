@@ -211,15 +211,20 @@ def test_after_kill_9_it_is_gone_on_with_and_no_byte_comes_twice(
     assert rest.headers["Range"] == f"bytes={moment}-{len(FILES[SHARDS[1]]) - 1}"
 
 
-def test_the_interrupt_of_a_person_ends_it_soon(there: Hub, folder: Path) -> None:
+def test_the_interrupt_of_a_person_ends_it_soon_and_in_order(there: Hub, folder: Path) -> None:
     hold = threading.Event()
     there.storage.fail(stored(there, SHARDS[1]), Fault(hold=hold, hold_after=1000))
-    process = child(there, folder)
+    command = "import sys; from appliance.cli import main; sys.exit(main())"
+    argv = [sys.executable, "-c", command, "model", "pull", REPO, "--out", str(folder)]
+    env = {**os.environ, "HF_ENDPOINT": there.api.url}
+    process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
     part = folder / WORK / f"{SHARDS[1]}.part"
     wait_until(lambda: part.exists() and part.stat().st_size == 1000, 60, "the moment")
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) != 0
+    told = process.communicate(timeout=20)[1]
     hold.set()
+    assert process.returncode == 130
+    assert "Traceback" not in told
     assert child(there, folder).wait(60) == 0
     assert content_of(folder) == FILES
 
