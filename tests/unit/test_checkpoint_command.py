@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from appliance.checkpoint.bar import Bar, bar_line, clock
 from appliance.checkpoint.command import main
 from appliance.checkpoint.failures import MaskError
 from appliance.checkpoint.maskfile import Mask, check_mask, read_mask, render_mask
-from tests.checkpointbox import SMALL, build, random_mask, write_mask
+from tests.checkpointbox import SMALL, Shape, build, random_mask, tensors_of, write_mask
 
 
 @pytest.fixture
@@ -53,6 +54,27 @@ def test_the_report_has_the_mask_the_plan_and_the_verification(
     assert content["verification"]["problems"] == []
     assert content["plan"]["left_out"]["modeling_minimax_m2.py"] == "code"
     assert content["seconds"] > 0
+
+
+def test_the_report_tells_the_largest_input_scales_before_and_after(tmp_path: Path) -> None:
+    shape = Shape(form="nvfp4", layers=2, experts=6, shards=2)
+    source, report = build(tmp_path / "source", shape), tmp_path / "report.json"
+    mask = write_mask(tmp_path / "mask.json", shape, 3)
+    flags = ["--deleted-experts-file", str(mask), "--report", str(report), "--dry-run"]
+    assert main([str(source), str(tmp_path / "out"), *flags]) == 0
+    told = json.loads(report.read_text())["largest_input_scale_before_and_after"]
+    tensors, gone = tensors_of(source), random_mask(shape, 3)
+    for layer in ("0", "1"):
+        values = {
+            expert: max(
+                struct.unpack("<f", tensors[f"{stem}.{matrix}.input_scale"][2])[0]
+                for matrix in ("w1", "w2", "w3")
+            )
+            for expert in range(6)
+            for stem in (f"model.layers.{layer}.block_sparse_moe.experts.{expert}",)
+        }
+        stay = [value for expert, value in values.items() if expert not in gone[layer]]
+        assert told[layer] == [max(values.values()), max(stay)]
 
 
 def test_a_finished_destination_is_only_compared(
@@ -175,6 +197,11 @@ def test_a_mask_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_the_bar_tells_share_bytes_rate_and_time_left() -> None:
     line = bar_line("writing", 25 * 10**9, 100 * 10**9, 12.5)
     assert line == "writing [######------------------]  25 % 25.0 of 100.0 GB, 2.00 GB/s, 0:38 left"
+
+
+def test_things_that_are_no_bytes_are_counted_one_by_one() -> None:
+    line = bar_line("reading headers", 9, 27, 3.0, unit="shards")
+    assert line == "reading headers [########----------------]  33 % 9 of 27 shards, 0:06 left"
 
 
 def test_what_an_earlier_run_did_says_nothing_of_the_rate() -> None:

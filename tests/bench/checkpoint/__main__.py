@@ -105,7 +105,6 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--markdown", type=Path, help="write RESULTS.md there")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--chart", type=Path, help="draw the chart there (needs matplotlib)")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     need = max(asked.layers) * 5.5e9 + 3e9
@@ -127,19 +126,15 @@ def main() -> int:
     print(text)
     if asked.markdown:
         asked.markdown.write_text(text)
-    if asked.chart:
-        from tests.bench.checkpoint.chart import draw
-
-        draw(rows, asked.chart)
     return 0
 
 
 def summary(taken: list[Figures], layers: int) -> str:
     """Return the middle of each program's seconds."""
-    whats = dict.fromkeys(figures.what for figures in taken)
+    programs = dict.fromkeys(figures.what for figures in taken)
     middles = {
         what: statistics.median(f.seconds for f in taken if f.what == what and f.layers == layers)
-        for what in whats
+        for what in programs
     }
     return ", ".join(f"{what} {seconds:.1f} s" for what, seconds in middles.items())
 

@@ -1,5 +1,10 @@
-"""Draws time against size. Needs matplotlib, which no test needs."""
+"""``python -m tests.bench.checkpoint.chart results.json chart.png``: time against size.
 
+Needs matplotlib, which nothing else does.
+"""
+
+import json
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -32,3 +37,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes.set_title("Time against size (verify reads twice the bytes)")
     figure.tight_layout()
     figure.savefig(path)
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text())["taken"], Path(sys.argv[2]))
