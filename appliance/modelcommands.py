@@ -58,6 +58,12 @@ def _add_pull(model: Any) -> None:
         "--jobs", type=_jobs, default=JOBS, metavar="N", help=f"files at a time; default: {JOBS}"
     )
     parser.add_argument("--keep-code", action="store_true", help="Python files and pickles, too")
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="a folder that something else has fetched: what is "
+        "right in it stays, the rest is fetched",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -77,6 +83,7 @@ def _pull(options: argparse.Namespace) -> int:
         folder=options.out,
         jobs=options.jobs,
         keep_code=options.keep_code,
+        adopt=options.adopt,
         is_dry=options.dry_run,
         as_json=options.json,
     )

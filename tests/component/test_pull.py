@@ -79,6 +79,22 @@ def test_what_was_changed_or_lost_since_is_fetched_again(
     }
 
 
+def test_what_something_else_has_fetched_is_adopted_where_it_is_right(
+    there: Hub, pull: Puller, folder: Path
+) -> None:
+    folder.mkdir()
+    for name in ("config.json", SHARDS[0], SHARDS[1], SHARDS[2]):
+        (folder / name).write_bytes(FILES[name])
+    (folder / SHARDS[1]).write_bytes(bytes(len(FILES[SHARDS[1]])))  # its size alone is right
+    (folder / SHARDS[2]).write_bytes(FILES[SHARDS[2]][:-1])
+    (folder / "notes.txt").write_text("mine")
+    pull(adopt=True)
+    assert content_of(folder) == {**FILES, "notes.txt": b"mine"}
+    fetched = {one.path for one in there.storage.asked}
+    assert stored(there, SHARDS[0]) not in fetched
+    assert {stored(there, SHARDS[1]), stored(there, SHARDS[2])} <= fetched
+
+
 # ---- faults on the way
 
 
