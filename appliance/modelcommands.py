@@ -26,6 +26,7 @@ def add_model_command(commands: Any) -> None:
     model = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_pull(model)
     _add_info(model)
+    _add_check(model)
 
 
 # ---- pull
@@ -57,6 +58,12 @@ def _add_pull(model: Any) -> None:
         "--jobs", type=_jobs, default=JOBS, metavar="N", help=f"files at a time; default: {JOBS}"
     )
     parser.add_argument("--keep-code", action="store_true", help="Python files and pickles, too")
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="a folder that something else has fetched: what is "
+        "right in it stays, the rest is fetched",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -76,6 +83,7 @@ def _pull(options: argparse.Namespace) -> int:
         folder=options.out,
         jobs=options.jobs,
         keep_code=options.keep_code,
+        adopt=options.adopt,
         is_dry=options.dry_run,
         as_json=options.json,
     )
@@ -107,3 +115,32 @@ def _info(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     text = options.checkpoint or str(settings.model_dir)
     return print_info(text, settings, as_json=options.json)
+
+
+# ---- check
+
+
+def _add_check(model: Any) -> None:
+    examples = (
+        "  appliance model check                      the checkpoint in APPLIANCE_MODEL_DIR\n"
+        "  appliance model check /models/other --hash\n"
+        "                                             and every byte, by the hashes of its pull\n"
+        "  appliance model check hf://owner/name      headers and scales, before it is fetched\n"
+        "it looks for experts and tensors that lack, routers and biases of a wrong size, routers\n"
+        "that are quantised, scales that lack, are 0 or not finite, or differ between w1 and w3,\n"
+        "KV offsets (vLLM refuses them), an index that does not fit, lacking keys, and code\n"
+        "exit codes: 0 no error, 1 an error was found, 65 it is no checkpoint, 66, 75 to 77 it\n"
+        "could not be read, 78 --hash without a pull"
+    )
+    about = "look for what keeps a checkpoint from loading, or makes it talk nonsense"
+    parser = add_command(model, "check", about, examples, _check)
+    parser.add_argument("checkpoint", nargs="?", metavar="DIR|hf://…", help="default: the model's")
+    parser.add_argument("--hash", action="store_true", help="read every file and compare its hash")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from appliance.modelcheck import print_check  # as above: it takes its time
+
+    text = options.checkpoint or str(settings_of(options).model_dir)
+    return print_check(text, with_hashes=options.hash, as_json=options.json)

@@ -40,7 +40,8 @@ def read_info(text: str, settings: Settings) -> ModelInfo:
     """
     source = open_source(text)
     try:
-        facts = source_facts(source)
+        with Console(stderr=True).status("reading headers"):
+            facts = source_facts(source)
         sizes = [source.size(name) for name in source.names()]
         label = source.label
     finally:

@@ -30,6 +30,7 @@ class Wish:
     folder: Path | None
     jobs: int
     keep_code: bool
+    adopt: bool
     is_dry: bool
     as_json: bool
 
@@ -43,7 +44,7 @@ def run_pull(wish: Wish, settings: Settings) -> int:
     folder = wish.folder or settings.model_dir
     web, endpoint = open_hub()
     try:
-        plan = plan_pull(web, endpoint, asked, folder, keep_code=wish.keep_code)
+        plan = plan_pull(web, endpoint, asked, folder, keep_code=wish.keep_code, adopt=wish.adopt)
         if not wish.as_json:
             print(_told(plan, folder), file=sys.stderr)
         if not wish.is_dry:

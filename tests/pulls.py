@@ -52,11 +52,14 @@ Puller = Callable[..., PullPlan]
 def puller(there: Hub, folder: Path) -> Puller:
     """Return what pulls the repository into ``folder``, or as its arguments say."""
 
-    def pull(asked: str = REPO, into: Path = folder, keep_code: bool = False) -> PullPlan:
+    def pull(
+        asked: str = REPO, into: Path = folder, keep_code: bool = False, adopt: bool = False
+    ) -> PullPlan:
         endpoint = parse_url(there.api.url)
         web = Web(patience=Patience(tries=3, first_s=0))
         try:
-            plan = plan_pull(web, endpoint, parse_hub_name(asked), into, keep_code=keep_code)
+            name = parse_hub_name(asked)
+            plan = plan_pull(web, endpoint, name, into, keep_code=keep_code, adopt=adopt)
             bar = Bar("fetching", plan.total_bytes, StringIO())
             Pull(web, plan, into, jobs=2, sync_bytes=2**16).run(bar)
         finally:

@@ -9,10 +9,13 @@ WIDTH = 24
 
 
 class Bar:
-    """Counts bytes towards ``total``; threads may add side by side."""
+    """Counts bytes, or things of another ``unit``, towards ``total``; threads may add."""
 
-    def __init__(self, label: str, total: int, out: TextIO | None = None) -> None:
+    def __init__(
+        self, label: str, total: int, out: TextIO | None = None, *, unit: str = "GB"
+    ) -> None:
         self._label, self._total, self._done, self._skipped = label, total, 0, 0
+        self._unit = unit
         self._out = out if out is not None else sys.stderr
         self._tty = self._out.isatty()
         self._lock = threading.Lock()
@@ -43,22 +46,32 @@ class Bar:
                     self._out.write("\n")
 
     def _show(self, now: float) -> None:
-        text = bar_line(self._label, self._done, self._total, now - self._began, self._skipped)
+        seconds = now - self._began
+        text = bar_line(
+            self._label, self._done, self._total, seconds, self._skipped, unit=self._unit
+        )
         self._out.write(f"\r{text}\x1b[K" if self._tty else text + "\n")
         self._out.flush()
 
 
-def bar_line(label: str, done: int, total: int, seconds: float, skipped: int = 0) -> str:
-    """Return ``label [####----] 43 % 12.3 of 28.6 GB, 1.42 GB/s, 0:11 left``. Pure."""
+def bar_line(
+    label: str, done: int, total: int, seconds: float, skipped: int = 0, *, unit: str = "GB"
+) -> str:
+    """Return ``label [####----] 43 % 12.3 of 28.6 GB, 1.42 GB/s, 0:11 left``. Pure.
+
+    Of another unit than GB things are counted one by one.
+    """
     share = min(done / total, 1.0) if total else 1.0
     rate = (done - skipped) / seconds if seconds > 0 else 0.0
     filled = int(share * WIDTH)
-    text = (
-        f"{label} [{'#' * filled}{'-' * (WIDTH - filled)}] {int(share * 100):3} % "
-        f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
-    )
+    text = f"{label} [{'#' * filled}{'-' * (WIDTH - filled)}] {int(share * 100):3} % "
+    if unit == "GB":
+        text += f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
+    else:
+        text += f"{done} of {total} {unit}"
     if rate > 0:
-        text += f", {rate / 1e9:.2f} GB/s, {clock((total - done) / rate)} left"
+        speed = f"{rate / 1e9:.2f} GB/s, " if unit == "GB" else ""
+        text += f", {speed}{clock((total - done) / rate)} left"
     return text
 
 

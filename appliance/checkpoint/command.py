@@ -9,12 +9,13 @@ from pathlib import Path
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.destination import Destination, is_finished, refuse_overlap
 from appliance.checkpoint.failures import DestinationError, MaskError
+from appliance.checkpoint.inputscales import input_scales
 from appliance.checkpoint.journal import Journal
 from appliance.checkpoint.layout import Layout, read_layout
 from appliance.checkpoint.mask import Found, find_mask
 from appliance.checkpoint.maskfile import Mask, read_mask, render_mask
 from appliance.checkpoint.opening import open_source
-from appliance.checkpoint.outcome import Outcome, describe_mask, describe_plan, write_report
+from appliance.checkpoint.outcome import Outcome, describe_mask, describe_plan, render_report
 from appliance.checkpoint.plan import Rules
 from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan
 from appliance.checkpoint.source import LocalSource, Source
@@ -90,6 +91,9 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    for path in filter(None, (options.report, options.save_deleted_experts)):
+        if not path.parent.is_dir():  # told now, and not after an hour
+            raise DestinationError(f"there is no folder for {path}", "make it, or name another")
     source = open_source(options.source)
     try:
         if isinstance(source, LocalSource):
@@ -105,7 +109,8 @@ def _run(options: argparse.Namespace) -> int:
         if not options.dry_run:
             _write_and_verify(options, source, outcome.plan, outcome)
         if options.report:
-            write_report(options.report, outcome)
+            outcome.input_scales = input_scales(source, outcome.plan)
+            save(options.report, render_report(outcome))
     finally:
         source.close()
     return 1 if outcome.verification and outcome.verification.problems else 0
@@ -135,8 +140,18 @@ def _mask(options: argparse.Namespace, source: Source, layout: Layout) -> tuple[
             "is REF pruned from this very model? --allow-ambiguous takes the best guess",
         )
     if options.save_deleted_experts:
-        options.save_deleted_experts.write_text(render_mask(found.mask), encoding="utf-8")
+        save(options.save_deleted_experts, render_mask(found.mask))
     return found.mask, found
+
+
+def save(path: Path, text: str) -> None:
+    """Write a small file that was asked for. Raises DestinationError when it cannot be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as cause:
+        raise DestinationError(
+            f"{path} cannot be written: {cause.strerror}", "name another"
+        ) from cause
 
 
 def _write_and_verify(
@@ -169,24 +184,19 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
     try:
         journal = Journal(destination, plan.digest)
         try:
-            done = destination.used_bytes()
-            if (free := destination.free_bytes()) < plan.total_bytes - done:
-                raise DestinationError(
-                    f"{folder} has {free:,} bytes free, and {plan.total_bytes - done:,} are needed",
-                    "make room, or name a folder on another disk",
-                )
+            destination.require_room(plan.total_bytes)
             bar = Bar("writing", plan.copied_bytes)
-            writer = Writer(source, destination, journal, bar)
-            writer.write_files(plan.files.values(), jobs)
-            bar.close()
+            try:
+                Writer(source, destination, journal, bar).write_files(plan.files.values(), jobs)
+            finally:
+                bar.close()
             for name, text in plan.texts.items():
-                try:
-                    destination.put(name, text)
-                except OSError as cause:
-                    raise write_error(destination, name, cause) from cause
+                destination.put(name, text)
         finally:
             journal.close()
         destination.finish()
+    except OSError as cause:
+        raise write_error(destination, "what belongs to the checkpoint", cause) from cause
     finally:
         destination.close()
 

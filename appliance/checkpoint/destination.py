@@ -71,10 +71,15 @@ class Destination:
         status = os.fstatvfs(self._fd)
         return status.f_bavail * status.f_frsize
 
-    def used_bytes(self) -> int:
-        """Return what earlier runs have written here already."""
-        files = (path for path in self.folder.rglob("*") if not path.is_dir())
-        return sum(path.lstat().st_size for path in files)
+    def require_room(self, total_bytes: int) -> None:
+        """Raise DestinationError when fewer than ``total_bytes`` fit, with what is here already."""
+        here = (path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
+        needed = total_bytes - sum(here)
+        if (free := self.free_bytes()) < needed:
+            raise DestinationError(
+                f"{self.folder} has {free:,} bytes free, and {needed:,} are needed",
+                "make room, or name a folder on another disk",
+            )
 
     def open_part(self, name: str) -> int:
         """Return a descriptor of the growing file ``name``, made if it is not there."""

@@ -24,7 +24,8 @@ def read_model_facts(folder: Path) -> ModelFacts:
     if what := _no_folder(folder):
         raise ModelFolderError(
             f"the model folder {folder} {what}",
-            "set APPLIANCE_MODEL_DIR to the folder that holds config.json and the shards",
+            "set APPLIANCE_MODEL_DIR to the folder that holds config.json and the shards, "
+            "or fetch them: appliance model pull",
             code="model_missing",
         )
     config = _read_json(folder / "config.json")

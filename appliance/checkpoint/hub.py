@@ -136,13 +136,19 @@ def read_listing(web: Web, endpoint: WebUrl, asked: HubName) -> Listing:
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
             raise _unreadable(named)
         name = entry["path"]
-        if any(part.startswith(".") and part.strip(".") for part in name.split("/")):
+        if _is_hidden(name):
             hidden.append(name)
         elif entry.get("type") == "file":
             files.append(_file(plain_name(name, str(named), folders=True), entry, named))
     if len({file.name for file in files}) != len(files):
         raise RemoteError(f"{named} lists a file twice")
     return Listing(named, tuple(sorted(files, key=lambda file: file.name)), tuple(sorted(hidden)))
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell a name like .gitattributes; one that is no honest name is not merely hidden."""
+    parts = name.split("/")
+    return name.isprintable() and any(part[:1] == "." and part.strip(".") for part in parts)
 
 
 def file_url(endpoint: WebUrl, named: HubName, name: str) -> WebUrl:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
+from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.failures import CheckpointError, MaskError
 from appliance.checkpoint.headers import Tensor, read_header
 from appliance.checkpoint.layout import Layout, read_layout
@@ -70,6 +71,7 @@ def find_mask(source: Source, layout: Layout, reference: Source, retained: int |
     original_gates = Gates(source, layout)
     reference_gates = Gates(reference, theirs)
     matches = []
+    bar = Bar("comparing routers", layout.layers, unit="layers")
     for layer in range(layout.layers):
         rows, others = original_gates.rows(layer), reference_gates.rows(layer)
         if others.count != (retained or others.count) or others.count != theirs.experts:
@@ -79,6 +81,8 @@ def find_mask(source: Source, layout: Layout, reference: Source, retained: int |
                 "--num-retained-experts must be what REF has",
             )
         matches.append(judge(layer, pair(rows, others), rows, others))
+        bar.add(1)
+    bar.close()
     every = {*range(layout.experts)}
     gone = tuple(tuple(sorted(every - {*match.survivors})) for match in matches)
     return Found(Mask(layout.experts, gone), tuple(matches))

@@ -23,6 +23,7 @@ class Outcome:
     plan: PrunePlan | None = None
     seconds: float | None = None
     verification: Verification | None = None
+    input_scales: dict[int, tuple[float, float]] | None = None
 
 
 def describe_mask(found: Found) -> Iterator[str]:
@@ -53,8 +54,8 @@ def describe_plan(plan: PrunePlan) -> Iterator[str]:
         yield f"left out: {name} ({why})"
 
 
-def write_report(path: Path, outcome: Outcome) -> None:
-    """Write the report."""
+def render_report(outcome: Outcome) -> str:
+    """Return the report as JSON."""
     content: dict[str, Any] = {
         "source": outcome.source,
         "destination": str(outcome.destination),
@@ -78,4 +79,7 @@ def write_report(path: Path, outcome: Outcome) -> None:
         content["found"] = [asdict(match) for match in outcome.found.layers]
     if outcome.verification:
         content["verification"] = asdict(outcome.verification)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if outcome.input_scales:
+        # some kernels take the largest of a layer for all its experts: pruning can change it
+        content["largest_input_scale_before_and_after"] = outcome.input_scales
+    return json.dumps(content, indent=1) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.census import Census
 from appliance.checkpoint.failures import CheckpointError, MaskError
 from appliance.checkpoint.folder import INDEX
@@ -84,7 +85,9 @@ def make_plan(source: Source, layout: Layout, wanted: Wanted) -> PrunePlan:
             f"{source.label} has {layout.layers} of {layout.experts}",
             "--num-original-experts must be what config.json says",
         )
-    summary, shard_of = _summarise(source, layout, wanted.rules)
+    bar = Bar("reading headers", len(layout.shards), unit="shards")
+    summary, shard_of = _summarise(source, layout, wanted.rules, bar)
+    bar.close()
     left = {name: why for name in layout.others if (why := _left_out(name, wanted.keep_code))}
     texts = _texts(source, layout, wanted)
     if layout.index is not None:
@@ -105,7 +108,9 @@ def _whole(name: str, size: int) -> ShardPlan:
     return ShardPlan(name, b"", (Range(0, size),) if size else (), (), ())
 
 
-def _summarise(source: Source, layout: Layout, rules: Rules) -> tuple[Summary, dict[str, str]]:
+def _summarise(
+    source: Source, layout: Layout, rules: Rules, bar: Bar
+) -> tuple[Summary, dict[str, str]]:
     """Return what the plans add up to, and the new index's map."""
     summary = Summary(Census(layout.layers, layout.experts))
     shard_of: dict[str, str] = {}
@@ -121,6 +126,7 @@ def _summarise(source: Source, layout: Layout, rules: Rules) -> tuple[Summary, d
         summary.tensors += len(plan.tensors)
         if layout.index is not None:
             shard_of.update(dict.fromkeys((tensor.name for tensor in plan.tensors), name))
+        bar.add(1)
     problems = summary.source.problems()
     if lacking := len(layout.shard_of) - summary.source.tensors if layout.shard_of else 0:
         problems.insert(0, f"{INDEX} names {lacking} tensors that no shard has")

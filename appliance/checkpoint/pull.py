@@ -50,14 +50,23 @@ class PullPlan:
 
 
 def plan_pull(
-    web: Web, endpoint: WebUrl, asked: HubName, folder: Path, *, keep_code: bool = False
+    web: Web,
+    endpoint: WebUrl,
+    asked: HubName,
+    folder: Path,
+    *,
+    keep_code: bool = False,
+    adopt: bool = False,
 ) -> PullPlan:
     """Return what a pull into ``folder`` will fetch. An interrupted one stays at its commit.
 
+    With ``adopt`` the folder may be somebody else's: what has the right hash in it will stay.
     Raises SourceError; CheckpointError for a repository that is none of a checkpoint;
     DestinationError for a folder that holds something else.
     """
-    record = _record_of(folder)
+    record = PullRecord.read(folder)
+    if record is None and not adopt:
+        _refuse_foreign(folder)
     named = asked
     if record and not record.is_whole and record.asked == str(asked):
         named = HubName(asked.owner, asked.name, record.commit)
@@ -86,13 +95,12 @@ def plan_pull(
     return PullPlan(asked, listing, source, files, left)
 
 
-def _record_of(folder: Path) -> PullRecord | None:
-    record = PullRecord.read(folder)
-    if record is None and folder.is_dir() and any(folder.iterdir()):
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
         raise DestinationError(
-            f"{folder} holds files that no pull has fetched", "name an empty folder with --out"
+            f"{folder} holds files that no pull has fetched",
+            "name an empty folder with --out; --adopt keeps what is right in this one",
         )
-    return record
 
 
 class Pull:
@@ -127,32 +135,42 @@ class Pull:
                              self._web.close)  # fmt: skip
             self._record.finish()
             self._destination.finish()
+        except OSError as cause:
+            raise write_error(self._destination, RECORD, cause) from cause
         finally:
             bar.close()
             self._destination.close()
 
     def _missing(self, bar: Bar) -> list[HubFile]:
-        missing = []
-        for file in self._plan.files:
-            if self._is_there(file):
-                bar.skip(file.size)
-            else:
-                missing.append(file)
+        """Return what is not there as the hub has it. What nobody remembers is read, and hashed."""
+        rest = [f for f in self._plan.files if not self._record.has(f.name, f.sha256 or f.blob)]
+        unsure = [file for file in rest if self._destination.has(file.name, file.size, b"")]
+        right: set[str] = set()
+        checking = Bar("checking", sum(file.size for file in unsure))
+        try:
+            tasks = [partial(self._check, file, checking, right) for file in unsure]
+            side_by_side(tasks, self._jobs, self._web.close)
+        finally:
+            checking.close()
+        missing = [file for file in rest if file.name not in right]
+        bar.skip(self._plan.total_bytes - sum(file.size for file in missing))
         return missing
 
-    def _is_there(self, file: HubFile) -> bool:
-        """Tell whether a file is there as the hub has it; one that nobody remembers is read."""
-        hash_ = file.sha256 or file.blob
-        if self._record.has(file.name, hash_):
-            return True
-        if not self._destination.has(file.name, file.size, b""):
-            return False
+    def _check(self, file: HubFile, bar: Bar, right: set[str]) -> None:
         checksum = Checksum(file)
-        with (self._folder / file.name).open("rb", buffering=0) as there:
-            read_through(there.fileno(), file.size, partial(self._take, checksum))
+
+        def take(part: bytes) -> None:
+            self._take(checksum, part)
+            bar.add(len(part))
+
+        try:
+            with (self._folder / file.name).open("rb", buffering=0) as there:
+                read_through(there.fileno(), file.size, take)
+        except OSError:
+            return  # what cannot be read is fetched again
         if checksum.is_right():
-            self._record.add(file.name, hash_)
-        return checksum.is_right()
+            self._record.add(file.name, file.sha256 or file.blob)
+            right.add(file.name)
 
     def _refuse_full(self, missing: list[HubFile]) -> None:
         begun = sum(path.lstat().st_size for path in (self._folder / WORK).iterdir())
@@ -172,6 +190,7 @@ class Pull:
             try:
                 self._fill(fd, file, bar)
                 os.fsync(fd)
+                forget(fd, 0, file.size)
             finally:
                 os.close(fd)
             self._destination.publish(file.name)

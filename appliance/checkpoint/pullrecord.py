@@ -3,10 +3,14 @@
 import json
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.checkpoint.hub import HubFile
+
+SHA256_LETTERS = 64  # git's own hash has 40
 RECORD = ".pulled.json"  # hidden: no file of the checkpoint
 
 
@@ -59,6 +63,14 @@ class PullRecord:
         with self._lock:
             self._kept[name] = Kept(status.st_size, hash_, status.st_mtime_ns)
             self._write()
+
+    def files(self) -> Iterator[HubFile]:
+        """Yield every verified file, as the hub listed it."""
+        for name, kept in self._kept.items():
+            is_sha256 = len(kept.hash) == SHA256_LETTERS
+            yield HubFile(
+                name, kept.size, kept.hash if is_sha256 else "", "" if is_sha256 else kept.hash
+            )
 
     def begin(self) -> None:
         """Say that the folder is not whole, whatever it looks like."""

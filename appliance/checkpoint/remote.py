@@ -95,7 +95,7 @@ class RemoteFile:
         with self._lock:
             known = self._marks.setdefault(answer.url.origin, mark)
         if mark != known:
-            raise self._changed(f"it was {known}, and is {mark or 'unnamed'}"[:120])
+            raise self._changed(f"it was {known[:60]!a}, and is {mark[:60]!a}")
 
     def _same_size(self, size: int) -> None:
         with self._lock:
@@ -177,6 +177,10 @@ class RemoteSource:
             write_all(out_fd, part, out_offset)
             out_offset += len(part)
             moved(len(part))
+
+    def stop(self) -> None:
+        """End all connections now, also those that are read from: their readers get an error."""
+        self._web.close()
 
     def close(self) -> None:
         """End all connections."""

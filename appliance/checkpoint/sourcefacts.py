@@ -1,7 +1,6 @@
 """What a checkpoint is, seen through any source: a remote one costs its config and headers."""
 
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,13 +25,8 @@ def shard_names(source: Source) -> list[str]:
     return sorted({plain_name(str(name), f"{source.label}/{INDEX}") for name in shard_of.values()})
 
 
-def source_facts(
-    source: Source, told: Callable[[int, int], None] = lambda _done, _of: None
-) -> ModelFacts:
-    """Return what the checkpoint in ``source`` is. Raises CheckpointError, ModelFolderError.
-
-    ``told`` hears how many of how many headers are read.
-    """
+def source_facts(source: Source) -> ModelFacts:
+    """Return what the checkpoint in ``source`` is. Raises CheckpointError, ModelFolderError."""
     config = read_json(source, CONFIG)
     names, there = shard_names(source), {*source.names()}
     if missing := [name for name in names if name not in there]:
@@ -43,9 +37,7 @@ def source_facts(
         )
     weights: Counter[str] = Counter()
     with ThreadPoolExecutor(JOBS) as pool:
-        headers = pool.map(lambda name: read_header(source, name), names)
-        for done, header in enumerate(headers, 1):
+        for header in pool.map(lambda name: read_header(source, name), names):
             for tensor in header.tensors:
                 weights[tensor.dtype] += tensor.size
-            told(done, len(names))
     return model_facts(Path(source.label), config, weights, len(names))

@@ -5,6 +5,7 @@ large files) is followed without it. Standard library alone, and safe to use fro
 """
 
 import random
+import re
 import socket
 import ssl
 import threading
@@ -34,11 +35,16 @@ AGENT = "unglitched-appliance"
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGNED_OUT = frozenset({400, 401, 403, 404, 410})  # of a storage: the signature is too old
-_ACCEPT = "accept its licence on the hub's page, and set HF_TOKEN or HF_TOKEN_PATH"
+_ACCEPT = "accept its licence on the hub's page, and set HF_TOKEN to a token that may read it"
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")  # of http.client
 # What a hub says in X-Error-Code, in our words: a server's own may quote what we sent.
 _CODES = {
     "GatedRepo": (NotAllowed, "is gated", _ACCEPT),
-    "RepoNotFound": (NotThere, "is no repository, or a private one", "check its name; HF_TOKEN"),
+    "RepoNotFound": (
+        NotThere,
+        "is no repository, or a private one",
+        "check its name, or set HF_TOKEN",
+    ),
     "RevisionNotFound": (NotThere, "has no such revision", "name a branch, a tag or a commit"),
     "EntryNotFound": (NotThere, "is no file of this revision", "list the files on the hub's page"),
 }
@@ -288,4 +294,6 @@ def _words(cause: Exception) -> str:
         return "it is silent"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
+    if refused := _TUNNEL.match(str(cause)):
+        return f"the proxy answers {refused[1]}"
     return type(cause).__name__

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.checkpoint.command import main as prune
 from appliance.cli import main
 from appliance.modelpull import HOMES
+from tests.checkpointbox import Shape, build, write_mask
 from tests.checkpoints import TINY, shard_bytes, write_checkpoint
 from tests.fakes.rangeserver import COMMIT, Fault, Hub, hub
 from tests.pulls import FILES, REPO, SHARDS, UNWANTED, content_of, stored
@@ -201,3 +203,86 @@ def test_info_of_a_torn_shard_is_an_error(
     (folder / "model.safetensors").write_bytes(shard_bytes({"BF16": 64})[:-1])
     assert main(["model", "info", str(folder)]) == 65
     assert "model.safetensors" in capsys.readouterr().err
+
+
+# ---- check
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pruned miniature, as delete_experts leaves it."""
+    folder = tmp_path_factory.mktemp("check")
+    shape = Shape(form="nvfp4", layers=2, experts=4, shards=2)
+    mask = write_mask(folder / "mask.json", shape, 3)
+    words = [str(build(folder / "source", shape)), str(folder / "out")]
+    assert prune([*words, "--deleted-experts-file", str(mask)]) == 0
+    return folder / "out"
+
+
+def published(there: Hub, folder: Path) -> None:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    there.add("owner/sound", files)
+
+
+def test_check_finds_nothing_wrong_with_what_we_pruned(
+    there: Hub, sound: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(there, sound)
+    for text in (str(sound), "hf://owner/sound"):
+        assert main(["model", "check", text]) == 0
+        assert "nothing found" in capsys.readouterr().out
+    assert main(["model", "check", str(sound), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_check_of_the_unpruned_names_each_trap_and_what_to_do(
+    there: Hub, sound: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = sound.parent / "source"
+    assert main(["model", "check", str(source)]) == 1
+    told = capsys.readouterr().out
+    assert "k_bias: vLLM knows no such parameter" in told
+    assert "-> delete_experts.py leaves these out" in told
+    assert main(["model", "check", str(source), "--json"]) == 1
+    view = json.loads(capsys.readouterr().out)
+    assert view["ok"] is False
+    assert {finding["code"] for finding in view["findings"]} >= {"cache_offset", "needless_file"}
+
+
+def test_check_of_hashes_finds_a_bit_that_has_turned(
+    there: Hub, sound: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(there, sound)
+    assert main(["model", "pull", "owner/sound"]) == 0
+    assert main(["model", "check", "--hash"]) == 0
+    shard = sorted(folder.glob("*.safetensors"))[0]
+    content = bytearray(shard.read_bytes())
+    content[-5] ^= 1
+    shard.write_bytes(content)
+    (folder / "tokenizer.json").unlink()
+    with (folder / "generation_config.json").open("a") as longer:
+        longer.write(" ")
+    capsys.readouterr()
+    assert main(["model", "check", "--hash"]) == 1
+    told = capsys.readouterr().out
+    assert f"{shard.name} has sha256" in told
+    assert "tokenizer.json cannot be read: No such file" in told
+    assert "generation_config.json has sha1" in told
+    assert main(["model", "pull", "owner/sound"]) == 0, "a pull mends it"
+    assert main(["model", "check", "--hash"]) == 0
+
+
+def test_hashes_that_nobody_knows_are_not_checked(
+    there: Hub, sound: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model", "check", str(sound), "--hash"]) == 78
+    assert "nobody knows its hashes" in capsys.readouterr().err
+
+
+def test_check_of_what_is_no_checkpoint_is_an_error(
+    there: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model", "check", str(tmp_path)]) in (65, 66)
+    assert main(["model", "check", str(tmp_path / "none")]) == 66
+    assert "->" in capsys.readouterr().err

@@ -79,6 +79,22 @@ def test_what_was_changed_or_lost_since_is_fetched_again(
     }
 
 
+def test_what_something_else_has_fetched_is_adopted_where_it_is_right(
+    there: Hub, pull: Puller, folder: Path
+) -> None:
+    folder.mkdir()
+    for name in ("config.json", SHARDS[0], SHARDS[1], SHARDS[2]):
+        (folder / name).write_bytes(FILES[name])
+    (folder / SHARDS[1]).write_bytes(bytes(len(FILES[SHARDS[1]])))  # its size alone is right
+    (folder / SHARDS[2]).write_bytes(FILES[SHARDS[2]][:-1])
+    (folder / "notes.txt").write_text("mine")
+    pull(adopt=True)
+    assert content_of(folder) == {**FILES, "notes.txt": b"mine"}
+    fetched = {one.path for one in there.storage.asked}
+    assert stored(there, SHARDS[0]) not in fetched
+    assert {stored(there, SHARDS[1]), stored(there, SHARDS[2])} <= fetched
+
+
 # ---- faults on the way
 
 
@@ -211,15 +227,20 @@ def test_after_kill_9_it_is_gone_on_with_and_no_byte_comes_twice(
     assert rest.headers["Range"] == f"bytes={moment}-{len(FILES[SHARDS[1]]) - 1}"
 
 
-def test_the_interrupt_of_a_person_ends_it_soon(there: Hub, folder: Path) -> None:
+def test_the_interrupt_of_a_person_ends_it_soon_and_in_order(there: Hub, folder: Path) -> None:
     hold = threading.Event()
     there.storage.fail(stored(there, SHARDS[1]), Fault(hold=hold, hold_after=1000))
-    process = child(there, folder)
+    command = "import sys; from appliance.cli import main; sys.exit(main())"
+    argv = [sys.executable, "-c", command, "model", "pull", REPO, "--out", str(folder)]
+    env = {**os.environ, "HF_ENDPOINT": there.api.url}
+    process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
     part = folder / WORK / f"{SHARDS[1]}.part"
     wait_until(lambda: part.exists() and part.stat().st_size == 1000, 60, "the moment")
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) != 0
+    told = process.communicate(timeout=20)[1]
     hold.set()
+    assert process.returncode == 130
+    assert "Traceback" not in told
     assert child(there, folder).wait(60) == 0
     assert content_of(folder) == FILES
 

@@ -133,6 +133,7 @@ PASSING = {
     "dropped at once": [Fault(drop_after=0)],
     "dropped in mid-way": [Fault(drop_after=STEP_BYTES + 17)],
     "dropped again and again": [Fault(drop_after=100_000)] * 9,
+    "a few bytes at a time": [Fault(dribble=333)],
     "fewer bytes than asked": [Fault(at_most=1000)],
     "429": [Fault(status=429, headers=SOON)],
     "503 three times": [Fault(status=503, headers=SOON)] * 3,

@@ -36,6 +36,7 @@ class Fault:
     zipped: bool = False
     endless: bool = False  # chunks without end
     noise: bytes = b""  # no HTTP at all
+    dribble: int = 2**16  # bytes in one write
     body: bytes | None = None
     hold: threading.Event | None = None  # nothing of the body comes before it is set
     hold_after: int = 0  # bytes, and then it holds
@@ -191,18 +192,18 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.endless:
             while True:  # until the client has enough
-                self._write(b"%x\r\n%s\r\n" % (len(body), body), path)
+                self._write(b"%x\r\n%s\r\n" % (len(body), body), path, fault)
         cut = len(body) if fault.drop_after is None else fault.drop_after
         if fault.hold:
-            self._write(body[: fault.hold_after], path)
+            self._write(body[: fault.hold_after], path, fault)
             fault.hold.wait(60)
-        self._write(body[fault.hold_after if fault.hold else 0 : cut], path)
+        self._write(body[fault.hold_after if fault.hold else 0 : cut], path, fault)
         if cut < len(body):
             self.close_connection = True
 
-    def _write(self, content: bytes, path: str) -> None:
-        for at in range(0, len(content), 2**16):
-            part = content[at : at + 2**16]
+    def _write(self, content: bytes, path: str, fault: Fault) -> None:
+        for at in range(0, len(content), fault.dribble):
+            part = content[at : at + fault.dribble]
             with self.server.site.lock:  # before: whoever has read it all may look at once
                 self.server.site.sent[path] += len(part)
             self.wfile.write(part)

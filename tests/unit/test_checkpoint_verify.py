@@ -110,7 +110,10 @@ def test_a_changed_byte_is_told_with_its_tensor(pair: Pair) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing shard": (lambda out: (out / SHARD).unlink(), f"{SHARD} is missing"),
-    "a missing side file": (lambda out: (out / "tokenizer.json").unlink(), "tokenizer.json is mis"),
+    "a missing side file": (
+        lambda out: (out / "tokenizer.json").unlink(),
+        "tokenizer.json is missing",
+    ),
     "a stranger": (lambda out: (out / "x.py").write_text(""), "x.py is not of the source"),
     "a cut shard": (lambda out: cut(out / SHARD), SHARD),
     "a longer side file": (lambda out: longer(out / "tokenizer.json"), "tokenizer.json has"),
