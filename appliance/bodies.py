@@ -7,11 +7,12 @@ from typing import cast
 from starlette.types import Receive
 
 from appliance.context import (
+    Counter,
     Density,
     Room,
+    counter,
     does_not_fit,
     fit,
-    is_counted,
     is_fitted,
     without_large_limit,
 )
@@ -155,16 +156,19 @@ class Bodies:
         if is_removed:
             self._metrics.clamps.labels("removed").inc()
         body = draft.encode()
-        if not (is_counted(route) and room.may_lack(self._density.most_tokens(draft.size))):
+        counted_by = counter(route)
+        if counted_by is None or not room.may_lack(self._density.most_tokens(draft.size)):
             return body
-        count = await self._count(body, draft, engine)
+        count = await self._count(counted_by, body, draft, engine)
         return body if count is None else self._fitted(exchange, draft, room, count, body)
 
-    async def _count(self, body: bytes, draft: Draft, engine: Engine) -> int | None:
+    async def _count(
+        self, counted_by: Counter, body: bytes, draft: Draft, engine: Engine
+    ) -> int | None:
         # The engine renames it for a chat, but not when it counts.
         counted = _REASONING.sub(b'"reasoning"', body)
         try:
-            tokens = await engine.upstream.count_tokens(counted, COUNT_S)
+            tokens = await engine.upstream.count_tokens(counted_by, counted, COUNT_S)
         except UpstreamError:
             return None
         self._density.note(draft.size, tokens)

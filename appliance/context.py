@@ -110,11 +110,6 @@ def counter(route: RelayRoute) -> Counter | None:
     return _COUNTERS.get(route.path)
 
 
-def is_counted(route: RelayRoute) -> bool:
-    """Tell whether ``/tokenize`` counts the prompt of such a request."""
-    return counter(route) is _TOKENIZE
-
-
 def without_large_limit(route: RelayRoute, draft: Draft, served: int) -> tuple[Room, bool]:
     """Take a limit of at least half the context out of ``draft``; return what is asked then.
 

@@ -49,6 +49,7 @@ class Exchange:
     started: bool = False
     answered: bool = False
     chunks: int = 0
+    bytes_in: int = 0
     bytes_out: int = 0
     queued_s: float = 0.0
     ttft_s: float | None = None

@@ -71,9 +71,9 @@ class _HeadFirst:
         self._transport.abort()
 
     def _flush(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():  # a client may leave in between
+            self._transport.write(head)
 
 
 class _Flow(FlowControl):

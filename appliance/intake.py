@@ -3,7 +3,7 @@
 from appliance.errors import RequestError
 from appliance.sizes import format_size
 
-TIMES_LARGEST = 4  # so many of the largest bodies may be held at once
+TIMES_LARGEST = 8  # so many of the largest bodies may be held at once
 
 
 class Intake:

@@ -235,6 +235,7 @@ class Relay:
         path = exchange.route.path
         self._metrics.requests.labels(path, outcome).inc()
         self._metrics.responses.labels(path, str(exchange.status)).inc()
+        self._metrics.bytes_in.inc(exchange.bytes_in)
         self._metrics.bytes_out.inc(exchange.bytes_out)
         self._metrics.requests_by_key.labels(exchange.caller.share.key, outcome).inc()
         self._metrics.request_s.labels(path).observe(exchange.elapsed_s)

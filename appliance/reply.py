@@ -62,7 +62,7 @@ class Replies:
         exchange.window = "head"
         route, began = exchange.route, time.monotonic()
         headers = forward_headers(exchange.headers, exchange.request_id)
-        self._metrics.bytes_in.inc(len(body))
+        exchange.bytes_in = len(body)  # one that is sent again counts once
         within_s = self._care.deadlines.head_s
         reply = await upstream.ask(route.method, route.path, headers, body, within_s=within_s)
         try:

@@ -8,25 +8,12 @@ import httpx
 import msgspec
 
 from appliance.connection import Reply
+from appliance.context import Counter
 from appliance.errors import UpstreamError, UpstreamTimeout
 from appliance.transport import FastTransport
 
 CONNECT_S = 5.0
 PROBE_S = 5.0
-
-# What of a request decides how many tokens its prompt makes, as /tokenize names it too.
-_TOKENIZED = (
-    "model",
-    "messages",
-    "prompt",
-    "tools",
-    "chat_template",
-    "chat_template_kwargs",
-    "add_generation_prompt",
-    "continue_final_message",
-    "add_special_tokens",
-    "mm_processor_kwargs",
-)
 
 
 class Health(Enum):
@@ -92,17 +79,17 @@ class Upstream:
         """Return the answer of one chat completion that is not streamed. Raises UpstreamError."""
         return await self._json("POST", "/v1/chat/completions", body, timeout_s)
 
-    async def count_tokens(self, body: bytes, timeout_s: float) -> int:
-        """Return how many tokens the prompt of a chat's or a completion's body makes.
+    async def count_tokens(self, counter: Counter, body: bytes, timeout_s: float) -> int:
+        """Return how many tokens the prompt of ``body`` makes, as ``counter`` asks for it.
 
         ``body`` is what the engine would get to generate from. Raises UpstreamError.
         """
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        asked = {name: fields[name] for name in _TOKENIZED if name in fields}
-        answer = await self._json("POST", "/tokenize", asked, timeout_s)
-        count = answer.get("count")
+        asked = {name: fields[name] for name in counter.names if name in fields}
+        answer = await self._json("POST", counter.path, asked, timeout_s)
+        count = answer.get(counter.answer)
         if not isinstance(count, int):
-            raise UpstreamError(f"the engine's /tokenize told no count: {str(answer)[:200]}")
+            raise UpstreamError(f"the engine's {counter.path} told no count: {str(answer)[:200]}")
         return count
 
     async def metrics(self) -> bytes:

@@ -187,6 +187,20 @@ async def test_after_a_200_of_ours_a_long_prompt_breaks_the_connection() -> None
         assert again.status == 400
 
 
+async def test_a_message_too_long_is_refused_before_the_queue_as_its_clients_read_it(
+    box: ApplianceProcess,
+) -> None:
+    body = {"model": MODEL, "max_tokens": 9, "system": LONG, "messages": ASKED["messages"]}
+    with box.http() as client:
+        reply = client.post("/v1/messages", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["type"] == "error"
+    assert f"> {SERVED} maximum" in reply.json()["error"]["message"]
+    assert box.fake.requests("/v1/messages") == []
+    (asked,) = box.fake.requests("/v1/messages/count_tokens")
+    assert "max_tokens" not in asked["body"]
+
+
 async def test_an_engine_that_cannot_count_decides_for_itself() -> None:
     async with counting(0) as box:
         box.gate.open()

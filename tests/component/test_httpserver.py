@@ -266,3 +266,29 @@ async def test_a_head_does_not_wait_for_what_comes_after_it() -> None:
         go.set()
         assert await reader.readexactly(2) == b"ok"
         writer.close()
+
+
+async def test_a_head_that_is_held_back_when_the_client_leaves_is_written_to_nobody() -> None:
+    class Gone(asyncio.Transport):
+        written: tuple[bytes, ...] = ()
+        left = False
+
+        def is_closing(self) -> bool:
+            return self.left
+
+        def pause_reading(self) -> None: ...
+        def resume_reading(self) -> None: ...
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            assert not self.left
+            self.written += (bytes(data),)
+
+    loop = asyncio.get_running_loop()
+    for leaves in (False, True):
+        there = Gone()
+        held = httpserver._HeadFirst(there, loop)
+        held.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert there.written == ()
+        there.left = leaves
+        await asyncio.sleep(0)
+        assert bool(there.written) is not leaves

@@ -17,7 +17,6 @@ from appliance.context import (
     counter,
     does_not_fit,
     fit,
-    is_counted,
     is_fitted,
     without_large_limit,
 )
@@ -232,12 +231,10 @@ def test_a_prompt_is_counted_where_its_own_route_would_count_it(
     assert (found.path, found.answer) == (path, answer)
     assert {"model", "messages", "tools", "chat_template_kwargs"} <= set(found.names)
     assert ("system" in found.names) == (to is MESSAGES)
-    assert is_counted(to) == (path == "/tokenize")
 
 
 def test_a_response_is_counted_nowhere() -> None:
     assert counter(RESPONSES) is None
-    assert not is_counted(RESPONSES)
 
 
 def test_the_refusal_is_worded_so_that_agents_compact() -> None:

@@ -17,7 +17,7 @@ from appliance.patharguments import (
     spelled_like,
     unspelled,
 )
-from tests.unit.pathevents import cut
+from tests.pathevents import cut
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 KEYS = st.sampled_from(["path", "a", "é", 'q"', "\\"])
