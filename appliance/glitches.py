@@ -15,11 +15,13 @@ from appliance.partdiff import (
     WEAK,
     Difference,
     Kind,
+    is_odd,
 )
 from appliance.pathdiff import difference, is_common
 from appliance.pathledger import USER, Ledger
 from appliance.paths import PathName, composed, parse, spell, without_line
 
+_QUOTES = "\"'`"
 _AFTER_DRIVE = re.compile(r"(?<=^[A-Za-z]:)\s+(?=[\\/])")
 # Confidence below which a difference is taken for what somebody meant; of a folder whose file
 # nobody has seen.
@@ -65,7 +67,9 @@ def compare(text: str, ledger: Ledger, *, creates: bool = False) -> Verdict:
     """Compare an emitted path with the ledger; ``creates``: its file need not be there yet."""
     bare = _AFTER_DRIVE.sub("", text.strip())
     if bare != text:
-        return _padded(text, bare, ledger, creates=creates)
+        return _bared(text, bare, Kind.INSERTED_SPACE, ledger, creates=creates)
+    if len(bare) > 2 and bare[0] in _QUOTES and bare[-1] == bare[0]:
+        return _bared(text, bare[1:-1], Kind.OTHER, ledger, creates=creates)
     path = parse(text)
     if path is None or not path.parts:
         return NEW
@@ -81,20 +85,19 @@ def compare(text: str, ledger: Ledger, *, creates: bool = False) -> Verdict:
     return replace(found, meant=spell(found.target, text))
 
 
-def _padded(text: str, bare: str, ledger: Ledger, *, creates: bool) -> Verdict:
-    """Judge a path with space around it, as a model's newline at the end."""
+def _bared(text: str, bare: str, kind: Kind, ledger: Ledger, *, creates: bool) -> Verdict:
+    """Judge a path with space around it, as a model's newline at the end, or with quotes."""
     inner = compare(bare, ledger, creates=creates) if bare else NEW
     if ledger.user_said(text) or not (inner.is_known or inner.is_glitch):
         return NEW
     if inner.is_glitch:
-        return replace(inner, kind=Kind.INSERTED_SPACE)
-    path = parse(bare)
-    kinds = 0 if path is None else max(map(ledger.kinds, forms(path, ledger)), default=0)
+        return replace(inner, kind=kind, changed=(text,))
+    path = parse(without_line(bare))
     return Verdict(
-        Kind.INSERTED_SPACE,
+        kind,
         bare,
         confidence=PLAIN,
-        evidence=kinds,
+        evidence=_kinds(path, ledger),
         tail_changed=True,
         changed=(text,),
     )
@@ -105,8 +108,16 @@ def _if_doubled(text: str, path: PathName, ledger: Ledger) -> Verdict:
     tail = text[2:].replace("\\", "/")
     if "//" not in tail:
         return EXACT
-    kinds = max(map(ledger.kinds, forms(path, ledger)), default=0)
-    return Verdict(Kind.DOUBLED_SEPARATOR, spell(path, text), confidence=PLAIN, evidence=kinds)
+    meant, kinds = spell(path, text), _kinds(path, ledger)
+    return Verdict(Kind.DOUBLED_SEPARATOR, meant, confidence=PLAIN, evidence=kinds)
+
+
+def _kinds(path: PathName | None, ledger: Ledger) -> int:
+    """Return the kinds of evidence for a path in any of its forms."""
+    kinds = 0
+    for form in forms(path, ledger) if path is not None else ():
+        kinds |= ledger.kinds(form)
+    return kinds
 
 
 def forms(path: PathName, ledger: Ledger) -> Iterator[PathName]:
@@ -246,14 +257,24 @@ def _by_folder(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | No
         if found.kind is Kind.DROPPED_COMPONENT and not _is_above(folder, found.target, ledger):
             continue
         meant = PathName(found.target.anchor, found.target.parts + path.parts[size:])
-        kinds = max(map(ledger.kinds, forms(meant, ledger)), default=0)
-        if not kinds and found.confidence < _LEAST_OF_A_FOLDER:
+        if kinds := _kinds(meant, ledger):
+            return replace(found, target=meant, evidence=kinds, tail_changed=False)
+        if found.confidence < _LEAST_OF_A_FOLDER:
             return None  # another folder, with a name that is much like it
-        return replace(
-            found,
-            target=meant,
-            evidence=kinds or found.evidence,
-            tail_known=bool(kinds),
-            tail_changed=False,
-        )
+        return _of_new_tail(found, meant, len(found.target.parts), ledger, creates=creates)
     return None
+
+
+def _of_new_tail(
+    found: Verdict, meant: PathName, size: int, ledger: Ledger, *, creates: bool
+) -> Verdict:
+    """Judge a path whose first ``size`` parts are mended; its end is not known, and may be odd."""
+    inner = _nearest(meant, ledger, creates=creates)
+    if inner is None:
+        tail = meant.parts[-1]
+        is_plain = len(meant.parts) - 1 == size and not is_odd(tail)
+        sure = found.confidence if is_plain else min(found.confidence, FAIR)
+        return replace(found, target=meant, confidence=sure, tail_known=False, tail_changed=False)
+    confidence = min(found.confidence, inner.confidence)
+    changed = found.changed + inner.changed
+    return replace(inner, kind=found.kind, confidence=confidence, changed=changed)

@@ -86,6 +86,11 @@ def part_difference(ours: str, theirs: str) -> Difference | None:
     return None
 
 
+def is_odd(part: str) -> bool:
+    """Tell whether a part holds what few people write: a space beside a mark, or a quote."""
+    return _BESIDE_A_MARK.search(part) is not None or part.strip(_AROUND) != part.lstrip(".")
+
+
 def is_near(ours: str, theirs: str) -> bool:
     """Tell whether two parts may differ in a letter or so: most files of a folder do not."""
     return theirs in ours or _edited_at(ours, theirs) is not None
@@ -205,7 +210,8 @@ def _one_letter(
     if is_longer and at == word.end() - 1 and longer[at] in "sS":
         sure = FAINT
     elif letters < _MANY_LETTERS or is_edge:
-        sure = DOUBTFUL if letters >= _SOME_LETTERS else WEAK
+        is_long = letters >= _SOME_LETTERS or sum(map(str.isalpha, longer)) > _MANY_LETTERS
+        sure = DOUBTFUL if is_long else WEAK
     else:
         sure = STYLE
     return Difference(kind, sure, (ours,), by_letter=True)

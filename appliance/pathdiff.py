@@ -13,6 +13,8 @@ from appliance.partdiff import (
 )
 from appliance.paths import PathName, composed, without_spaces
 
+__all__ = ["Difference", "Kind", "difference", "is_common"]
+
 # The names that stand in any folder: one of them elsewhere says nothing.
 _COMMON = re.compile(
     r"(?i)(?:index|main|mod|lib|init|__init__|__main__|conftest|setup|app|page|layout|route|test|"

@@ -20,6 +20,7 @@ MOST_WORDS = 64  # of a command that are compared
 _TO_A_NEW_PLACE = frozenset(
     ("mv", "cp", "ln", "rename", "install", "touch", "mkdir", "tee", "rsync", "scp", "git")
 )
+_TO_FIND = frozenset(("grep", "egrep", "fgrep", "rg", "ag", "sed", "awk", "perl"))
 _OPEN_END = re.compile(r"[-_./]$")
 _OPEN_START = re.compile(r"^[_.]\w")
 
@@ -81,6 +82,9 @@ class PathGuard:
     def _of_command(self, words: list[str]) -> Iterator[tuple[str, Verdict, Place]]:
         is_moving = words[0] in _TO_A_NEW_PLACE or (words[0] == "sudo" and len(words) > 2)
         words = words[:MOST_WORDS]
+        if words[0] in _TO_FIND:  # their first word is no path but a pattern
+            named = next((at for at, word in enumerate(words) if at and word[:1] != "-"), 0)
+            words = words[:named] + words[named + 1 :]
         at = 0
         while at < len(words):
             size, text, verdict = self._split_word(words, at)

@@ -52,7 +52,7 @@ class Why(StrEnum):
     UNSURE = "unsure"  # it may have been meant so
     EVIDENCE = "evidence"  # the path meant was shown by nothing that can be trusted
     SAID = "said"  # the user's own words hold this spelling
-    NEW_NAME = "new_name"  # the last part of a file to be created, which nothing has shown
+    NEW_NAME = "new_name"  # nothing has shown the whole of the path meant; a new file may be so
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def refusal(
         return Why.TOOL
     if not verdict.is_sole:
         return Why.AMBIGUOUS
-    if deed is Deed.CREATE and verdict.tail_changed and not verdict.tail_known:
+    if not verdict.tail_known and (deed is not Deed.CREATE or verdict.tail_changed):
         return Why.NEW_NAME
     if verdict.confidence < SURE or verdict.meant == text:
         return Why.UNSURE

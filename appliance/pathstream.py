@@ -256,17 +256,20 @@ def _put(pieces: list[tuple[_Held, Fragment, int, int]], meant: str) -> None:
 
 def _edited(data: bytes, edits: list[tuple[Fragment, Edit]]) -> bytes:
     """Return an event or a reply with the changes made, and no other byte touched."""
-    for one, edit in sorted(edits, key=lambda e: (e[0].start, e[1].start), reverse=True):
-        raw = data[one.start : one.end]
-        text = edit.text
+    changed: dict[Fragment, list[Edit]] = {}
+    for one, edit in edits:
+        changed.setdefault(one, []).append(edit)
+    for one in sorted(changed, key=lambda fragment: fragment.start, reverse=True):
+        spelled = data[one.start : one.end].decode()
+        some = sorted(changed[one], key=lambda edit: edit.start)
+        places = [place for edit in some for place in (edit.start, edit.end)]
         if one.is_text:
-            start, end = raw_offsets(raw.decode(), [edit.start, edit.end])
-            text = spelled_like(text, "")
-        else:
-            start, end = edit.start, edit.end
-        spelled = raw.decode()
-        new = (spelled[:start] + text + spelled[end:]).encode()
-        data = data[: one.start] + new + data[one.end :]
+            places = raw_offsets(spelled, places)
+        new, at = "", 0
+        for edit, start, end in zip(some, places[::2], places[1::2], strict=True):
+            new += spelled[at:start] + (spelled_like(edit.text, "") if one.is_text else edit.text)
+            at = end
+        data = data[: one.start] + (new + spelled[at:]).encode() + data[one.end :]
     return data
 
 

@@ -11,8 +11,8 @@ _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _FOUND_LINE = re.compile(r"(?<=[^:]):\d+[:-].*$")  # as grep shows it: path:line:text
 # Not quoted, and with spaces: a path that has no ending yet, and few words to the one that has.
 _WITH_SPACES = re.compile(
-    r"(?<![\w./\\~-])[\w.~:-]*[/\\][\w/\\.&+-]*[/\\][\w&+-]+"
-    r"(?: [\w&+()-]+){0,2} [\w()&+-]+\.[A-Za-z]\w{0,5}\b"
+    r"(?<![\w./\\~-])[\w.~:-]*[/\\][\w/\\.&+-]*[\w&+-](?<!\.\w)(?<!\.\w\w)(?<!\.\w\w\w)"
+    r"(?: [\w&+()-]+){0,2} [\w()&+-]+(?:[/\\][\w()&+.-]+)*\.[A-Za-z]\w{0,5}\b"
 )
 _PART = re.compile(r"[^\s/\\]+(?: [^\s/\\]+){0,6}")
 _WORDS = re.compile(

@@ -147,6 +147,7 @@ def _progress(
 ) -> Iterator[Callable[[Answer], None]]:
     """Show how far it is, and what came so far; yield whom to tell of an answer."""
     answers = list(known)
+    line_every = max(1, total // 20)
     columns = (
         TextColumn("paths"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.description}"),
@@ -157,6 +158,9 @@ def _progress(
         def tell(answer: Answer) -> None:
             answers.append(answer)
             bar.update(task, advance=1, description=_so_far(answers))
+            # a log file shows no bar before its end
+            if not console.is_terminal and len(answers) % line_every == 0:
+                console.print(f"{len(answers)} of {total}: {_so_far(answers)}")
 
         yield tell
 

@@ -155,8 +155,9 @@ def test_the_report_is_written_for_people_too(
     glitching: Start, bench: Bench, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench(glitching(*GLITCHING), *QUICK, *ONE_ARM, "--cases", "36")
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
     assert printed == (out / "report.md").read_text()
+    assert "18 of 36: " in said  # where nobody sees a bar
     assert "| prompt off, guard off |" in printed
     assert (out / "chart.svg").read_text().startswith("<svg ")
     assert list(out.glob("*.draft")) == []

@@ -105,7 +105,7 @@ def test_what_is_no_answer_of_tokenize_is_refused(status: int, told: object) -> 
 
 def test_a_digest_stands_for_the_ids_on_both_sides() -> None:
     theirs = runpy.run_path(str(ROOT / "appliance" / "rawtokenizer.py"))["digest"]
-    different = ([], [1], [1, 2], [12], [2, 1], [200_063, 0])
+    different: tuple[list[int], ...] = ([], [1], [1, 2], [12], [2, 1], [200_063, 0])
     assert [theirs(one) for one in different] == [digest(one) for one in different]
     assert len({digest(one) for one in different}) == len(different)
 

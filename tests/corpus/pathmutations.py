@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from appliance.pathledger import TRUSTED
 from appliance.paths import has_extension, parse
+from appliance.pathtools import KeyKind, key_kind
 from tests.corpus.pathcases import Case, ledger_of, load
 
 HOMOGLYPHS = {"a": "а", "c": "с", "e": "е", "o": "о", "p": "р", "x": "х"}  # noqa: RUF001
@@ -155,11 +156,11 @@ def product_of(each: int) -> Iterator[tuple[str, Mutator, int]]:
 
 def readers(corpus: str) -> tuple[str, str]:
     """Return a tool of a corpus that reads files, and its key."""
-    names = ("read", "read_file", "ReadFile", "view", "read_text_file", "Read", "view_file")
-    names = (*names, "mcp__filesystem__read_text_file")
+    names = [
+        *("read", "read_file", "ReadFile", "view", "read_text_file", "Read", "view_file"),
+        *("mcp__filesystem__read_text_file", "lire_fichier", "open_file"),
+    ]
     tools = load(corpus)["tools"]
     name = next(name for name in names if name in tools)
-    key = next(
-        key for key in tools[name]["properties"] if "path" in key.lower() or "file" in key.lower()
-    )
-    return name, key
+    keys = tools[name]["properties"]
+    return name, next(key for key in keys if key_kind(key) is KeyKind.PATH)

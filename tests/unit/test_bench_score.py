@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.bench.cases import Case, make_cases
+from appliance.bench.kinds import glitch_kind
 from appliance.bench.score import Outcome, Rate, Said, judge, wilson
 from appliance.samplepaths import STRATA, distinct_paths
 from tests.fakes.glitching import GLITCHES
@@ -175,3 +176,24 @@ def test_more_of_the_same_makes_the_interval_smaller(total: int, count: int) -> 
     low, high = wilson(count, total)
     lower, higher = wilson(count * 4, total * 4)
     assert higher - lower < high - low
+
+
+# ---- kinds
+
+
+@pytest.mark.parametrize(
+    ("written", "meant", "kind"),
+    [
+        ("/srv/gr\u00f6\u00dfe.md", "/srv/gro\u0308\u00dfe.md", "other"),  # composed, decomposed
+        ("/srv/a\u00a0b.md", "/srv/ab.md", "inserted_space"),  # one that nobody sees
+        ("C:\\\\Data\\x.cs", "C:\\Data\\x.cs", "doubled_separator"),
+        ("\\\\nas\\share\\\\x.cs", "\\\\nas\\share\\x.cs", "doubled_separator"),
+        ("/srv/Data//X.md", "/srv/Data/x.md", "case"),  # two at once
+        ("/opt/core/engine.cpp", "/opt/core/core/engine.cpp", "dropped_component"),
+        ("Data/x.md", "/srv/Data/x.md", "other"),
+    ],
+)
+def test_a_glitch_that_the_guard_would_leave_alone_has_a_kind_too(
+    written: str, meant: str, kind: str
+) -> None:
+    assert glitch_kind(written, meant) == kind

@@ -50,7 +50,7 @@ SHOWN = ledger(
         ("/w/docker-compose..yml", Kind.DOUBLED_SEPARATOR, "/w/docker-compose.yml"),
         ("/w/docker_compose.yml", Kind.SUBSTITUTED_CHARACTER, "/w/docker-compose.yml"),
         ("/w/dosker-compose.yml", Kind.SUBSTITUTED_CHARACTER, "/w/docker-compose.yml"),
-        ("/w/src/componets/Button.tsx", Kind.OTHER, "/w/src/components/Button.tsx"),
+        ("/w/src/componnts/Button.tsx", Kind.OTHER, "/w/src/components/Button.tsx"),
         ("/w/src/src/components/Button.tsx", Kind.OTHER, "/w/src/components/Button.tsx"),
         ("w/src/components/Button.tsx", Kind.OTHER, "/w/src/components/Button.tsx"),
         ("/w/src/component s/New.tsx", Kind.INSERTED_SPACE, "/w/src/components/New.tsx"),

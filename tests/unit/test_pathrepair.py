@@ -80,8 +80,14 @@ def test_what_the_users_words_hold_in_this_spelling_is_left(said: str) -> None:
 def test_the_last_part_of_a_new_file_is_left_unless_it_is_known() -> None:
     new = replace(SAFE, tail_changed=True, tail_known=False)
     assert why(new, deed=Deed.CREATE) is Why.NEW_NAME
-    assert why(new, deed=Deed.EDIT) is None
     assert why(replace(new, tail_known=True), deed=Deed.CREATE) is None
+
+
+def test_a_folder_is_mended_for_a_new_file_alone() -> None:
+    folder = replace(SAFE, tail_known=False)
+    assert why(folder, deed=Deed.CREATE) is None
+    assert why(folder, deed=Deed.READ) is Why.NEW_NAME
+    assert why(folder, deed=Deed.EDIT) is Why.NEW_NAME
 
 
 def test_what_the_ledger_holds_as_emitted_is_no_glitch() -> None:

@@ -200,6 +200,16 @@ def test_nested_arguments_and_lists_are_mended_in_their_places() -> None:
     assert b'"paths_mended":2' in story.bytes
 
 
+def test_two_values_in_one_piece_are_both_mended() -> None:
+    text = json.dumps({"a": 1, "paths": ["src//größe/Maß.ts", "data/emoji-😀 .json", "x"]})
+    for cuts in ((), (text.index("data") - 1,), (text.index(" .json"),)):
+        story = Story(CHAT, stream(CHAT, [("read_file", cut(text, cuts))]))
+        assert json.loads(arguments(CHAT, [story.bytes])[0]) == {
+            "a": 1,
+            "paths": ["src/größe/Maß.ts", "data/emoji-😀.json", "x"],
+        }
+
+
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_escapes_and_surrogates_stay_valid_json(ascii_only: bool) -> None:
     told = {"note": 'a "quote" \\ 😀 \u2028', "path": "data/emoji- 😀.json"}
