@@ -1,5 +1,7 @@
 """The appliance's own metrics. The engine's are appended to them as text, unparsed."""
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from appliance.hostmetrics import HostMetrics
@@ -71,6 +73,12 @@ class Metrics(RelayMetrics):
             ("part",),
             registry=registry,
         )
+        self.tokenizer_mismatches = Gauge(
+            "appliance_tokenizer_mismatches",
+            "Paths that the engine reads in other tokens than tokenizer.json; NaN: not compared",
+            registry=registry,
+        )
+        self.tokenizer_mismatches.set(math.nan)
         self.start_s = Gauge(
             "appliance_engine_start_seconds", "How long the last start took", registry=registry
         )

@@ -38,6 +38,7 @@ from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.settings import Settings
 from appliance.supervisor import Supervisor
+from appliance.tokenizerwatch import TokenizerWatch
 from appliance.tree import become_subreaper
 
 log = structlog.get_logger()
@@ -122,6 +123,8 @@ async def _serve(
         engine.traffic = lambda: traffic(gate, relay)
     gate.on_idle = _rest(engine, gate)
     engine.listen(lambda snapshot: follow(gate, snapshot, engine))
+    tokenizer = TokenizerWatch(engine, settings, metrics.tokenizer_mismatches.set)
+    engine.listen(tokenizer.follow)
     build = engine_facts(settings.engine_command) if settings.engine == "spawn" else None
     control = Control(engine, gate, settings, incidents, build)
     app = build_app(Parts(control, relay, metrics, keys))
@@ -133,7 +136,10 @@ async def _serve(
         log.debug("guard.not_pinned", why=why, next="raise the limit on locked memory")
     running = Running(settings, base_url, keys, engine, gate)
     with contextlib.closing(host):
-        return await _Session(running, app, listener, state.socket, hook, control.end).run()
+        try:
+            return await _Session(running, app, listener, state.socket, hook, control.end).run()
+        finally:
+            await tokenizer.end()
 
 
 def _rest(engine: Engine, gate: Gate) -> Callable[[], None]:

@@ -35,6 +35,8 @@ from appliance.doctor.machinerows import (
 )
 from appliance.doctor.modelrows import attached_row, engine_row, memory_rows, model_row
 from appliance.doctor.row import Row, Unseen, fail, ok
+from appliance.doctor.tokenizerlook import TOKENIZER_S, look_at_tokenizer
+from appliance.doctor.tokenizerrows import tokenizer_row
 from appliance.enginefacts import engine_facts
 from appliance.errors import SettingsError
 from appliance.facts import HostFacts, ModelFacts
@@ -140,6 +142,8 @@ def _engine_rows(
     gpus = Look("the GPU", look_at_gpus)
     look = Look("the model", partial(read_model_facts, case.model_dir))
     disk = Look("the disk", partial(look_at_disk, case.model_dir))
+    tokens = partial(look_at_tokenizer, settings, case.model_dir)
+    tokenizer = Look("the tokenizer", tokens, TOKENIZER_S)
     command = settings.engine_command
     yield engine_row(docker, command, shutil.which(command[0]), engine_facts(command))
     yield from gpu_rows(settings, gpus.seen())
@@ -149,6 +153,7 @@ def _engine_rows(
         yield ok("model", model.why)
     else:
         yield model_row(model, "MODEL_PATH in .env" if case.is_boxed else "")
+    yield tokenizer_row(tokenizer.seen())
     if not isinstance(host, Unseen):
         yield from memory_rows(settings, host, model, running)
     is_missing = isinstance(model, Unseen) and settings.profile in BOXES

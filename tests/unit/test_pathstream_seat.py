@@ -9,7 +9,7 @@ from appliance.errors import RequestError
 from appliance.pathguard import Judged
 from appliance.pathrepair import Action, Mode
 from appliance.pathseat import HEADER, PathSeat, ReplyGuard, mode_of
-from tests.unit.pathevents import CHAT, ROUTES, arguments, dumped, reply
+from tests.pathevents import CHAT, ROUTES, arguments, dumped, reply
 from tests.unit.test_pathstream import GLITCHED, MEANT, REQUEST, one_call
 
 BODY = dumped(REQUEST)
