@@ -15,6 +15,7 @@ from typing import Protocol
 from appliance.checkpoint.failures import SourceError
 
 BUFFER_BYTES = 8 * 2**20
+FORGET_BYTES = 2**20  # smaller reads are of headers, which are read again
 # What a kernel or file system says that cannot copy between these two files by itself.
 _NO_COPY = {
     *(errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP),
@@ -104,6 +105,7 @@ class LocalSource:
                 raise self._unreadable(name, cause) from cause
             if not part:
                 raise self._short(name, offset + wanted)
+            forget(file, offset, len(part))
             parts.append(part)
             offset, wanted = offset + len(part), wanted - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -119,9 +121,7 @@ class LocalSource:
             write_all(out_fd, part, out_offset + done)
             done += len(part)
             moved(len(part))
-        # 134 GB of what is read once would push everything else out of the page cache
-        if length >= BUFFER_BYTES:
-            os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)
+        forget(file, offset, length)
 
     def close(self) -> None:
         """Close the files."""
@@ -151,6 +151,12 @@ class LocalSource:
         return SourceError(
             f"{self._folder / name} ends before byte {end:,}", "fetch this file again"
         )
+
+
+def forget(file: int, offset: int, length: int) -> None:
+    """Let go of what was read once: 134 GB would push everything else out of the page cache."""
+    if length >= FORGET_BYTES and hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def _copy_in_kernel(
