@@ -18,6 +18,7 @@ from appliance.checkpoint.folder import read_model_facts
 from appliance.errors import ModelFolderError
 from tests.engines import wait_until
 from tests.fakes.rangeserver import COMMIT, Fault, Hub, git_hash, hub
+from tests.pagecache import MIB, cached, fill_uncached
 from tests.pulls import FILES, LARGE, REPO, SHARDS, UNWANTED, Puller, content_of, puller, stored
 
 
@@ -61,6 +62,12 @@ def test_a_second_pull_fetches_nothing(there: Hub, pull: Puller, folder: Path) -
     pull()
     assert len(there.storage.asked) == asked
     assert content_of(folder) == FILES
+
+
+def test_a_pull_pushes_nobody_out_of_memory(pull: Puller, folder: Path, tmp_path: Path) -> None:
+    fill_uncached(tmp_path / "probe", MIB)
+    pull()
+    assert {name: cached(folder / name) for name in SHARDS} == dict.fromkeys(SHARDS, 0)
 
 
 def test_what_was_changed_or_lost_since_is_fetched_again(

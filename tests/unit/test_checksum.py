@@ -1,18 +1,15 @@
 """A file is hashed as a hub hashes it, and leaves no trace in the page cache."""
 
 import hashlib
-import os
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.checkpoint.checksum import Checksum, forget, read_through
+from appliance.checkpoint.checksum import Checksum, read_through
 from appliance.checkpoint.hub import HubFile
 from tests.fakes.rangeserver import git_hash
-
-MIB = 2**20
+from tests.pagecache import MIB, cached, fill_uncached
 
 
 def files(content: bytes) -> tuple[HubFile, HubFile]:
@@ -44,28 +41,11 @@ def test_one_bit_makes_them_wrong(content: bytes, data: st.DataObject) -> None:
         assert (file.sha256 or file.blob)[:12] in checksum.difference()
 
 
-def cached(path: Path) -> int:
-    """Return of how many MiB of a file the first page is in memory."""
-    count = 0
-    with path.open("rb", buffering=0) as file:
-        for offset in range(0, path.stat().st_size, MIB):
-            try:
-                os.preadv(file.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT)
-            except BlockingIOError:
-                continue
-            count += 1
-    return count
-
-
 def test_a_file_that_is_read_through_pushes_nobody_out_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "shard"
-    path.write_bytes(os.urandom(MIB) * 40)
-    with path.open("rb+", buffering=0) as file:
-        os.fsync(file.fileno())
-        forget(file.fileno(), 0, 40 * MIB)
-        if cached(path):
-            pytest.skip("this file system keeps its files in memory")
-        sizes: list[int] = []
+    fill_uncached(path, 40 * MIB)
+    sizes: list[int] = []
+    with path.open("rb", buffering=0) as file:
         read_through(file.fileno(), 40 * MIB, lambda part: sizes.append(len(part)))
     assert sum(sizes) == 40 * MIB
     assert cached(path) < 12  # what the kernel has read ahead, at most
