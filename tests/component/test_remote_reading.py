@@ -289,6 +289,18 @@ def test_a_server_without_ranges_serves_what_is_small(server: RangeServer, web: 
     assert read(file) == CONTENT
 
 
+def test_a_length_that_is_not_told_must_be_known_from_a_listing(
+    server: RangeServer, web: Web
+) -> None:
+    server.always[PATH] = Fault(whole=True, headers={"Content-Length": "", "Connection": "close"})
+    url = parse_url(server.url + PATH)
+    listed = RemoteFile(web, url, len(CONTENT))
+    assert read(listed) == CONTENT
+    assert read(listed, 70_000, 80_000) == CONTENT[70_000:80_000]
+    with pytest.raises(RemoteError, match="does not say how long"):
+        RemoteFile(web, url).size()
+
+
 def test_a_server_without_ranges_does_not_send_large_files_again_and_again(
     server: RangeServer, web: Web
 ) -> None:
