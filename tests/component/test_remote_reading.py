@@ -136,6 +136,7 @@ PASSING = {
     "a few bytes at a time": [Fault(dribble=333)],
     "fewer bytes than asked": [Fault(at_most=1000)],
     "429": [Fault(status=429, headers=SOON)],
+    "429 with a window": [Fault(status=429, headers={"RateLimit": '"resolvers";r=0;t=0'})],
     "503 three times": [Fault(status=503, headers=SOON)] * 3,
     "500 without a word": [Fault(status=500)],
     "no HTTP": [Fault(noise=b"\x00\xffhello\r\n\r\n")],
