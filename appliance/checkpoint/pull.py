@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from appliance.checkpoint.bar import Bar
-from appliance.checkpoint.checksum import Checksum, forget, read_through
+from appliance.checkpoint.checksum import Checksum, read_through
 from appliance.checkpoint.destination import WORK, Destination
 from appliance.checkpoint.failures import CheckpointError, DestinationError
 from appliance.checkpoint.faults import NoRanges
@@ -22,7 +22,7 @@ from appliance.checkpoint.layout import CONFIG
 from appliance.checkpoint.pullrecord import RECORD, PullRecord
 from appliance.checkpoint.remote import RemoteFile, RemoteSource
 from appliance.checkpoint.rewrite import left_out
-from appliance.checkpoint.source import write_all
+from appliance.checkpoint.source import forget, write_all
 from appliance.checkpoint.sourcefacts import shard_names
 from appliance.checkpoint.web import Web
 from appliance.checkpoint.weburl import WebUrl
