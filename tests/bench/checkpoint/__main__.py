@@ -120,17 +120,19 @@ def main() -> int:
             verify = layers <= asked.verify_up_to
             taken += measure(Path(folder), layers, asked.repeats, verify=verify)
             print(f"{layers} layers: " + summary(taken, layers), file=sys.stderr)
+            save(asked, taken)  # each size takes minutes: none is lost when a later one fails
+    return 0
+
+
+def save(asked: argparse.Namespace, taken: list[Figures]) -> None:
+    """Write what was measured so far."""
     rows = [asdict(figures) for figures in taken]
-    about = (
-        f"{datetime.now(UTC):%d %b %Y, %H:%M UTC}; load average {os.getloadavg()[0]:.1f} at its end"
-    )
+    load = os.getloadavg()[0]
+    about = f"{datetime.now(UTC):%d %b %Y, %H:%M UTC}; load average {load:.1f} at its end"
     if asked.json:
         asked.json.write_text(json.dumps({"about": about, "taken": rows}, indent=1))
-    text = render(about, rows)
-    print(text)
     if asked.markdown:
-        asked.markdown.write_text(text)
-    return 0
+        asked.markdown.write_text(render(about, rows))
 
 
 def summary(taken: list[Figures], layers: int) -> str:
