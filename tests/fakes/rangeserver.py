@@ -12,7 +12,7 @@ import socketserver
 import ssl
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -290,6 +290,3 @@ def hub() -> Iterator[Hub]:
     """Run a hub and its storage."""
     with ExitStack() as stack:
         yield Hub(stack.enter_context(RangeServer()), stack.enter_context(RangeServer()))
-
-
-Server = Callable[[], RangeServer]
