@@ -2,7 +2,7 @@
 """Packs delete_experts into one file that runs without the clone: ``zipapps.py FOLDER``.
 
 Into it goes what the command imports of this project, and nothing else: it needs the standard
-library alone. The same sources give the same bytes.
+library alone. The same sources give the same bytes: nothing is compressed, nothing tells the time.
 """
 
 import ast
@@ -46,7 +46,7 @@ def pack(path: Path) -> None:
     contents |= {name: (ROOT / name).read_bytes() for name in needed(COMMAND)}
     with path.open("wb") as file:
         file.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for name in sorted(contents):
                 archive.writestr(zipfile.ZipInfo(name, _WHEN), contents[name])
     path.chmod(0o755)

@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 from appliance.checkpoint.hub import HubFile
+from appliance.checkpoint.source import forget
 
-STEP_BYTES = 8 * 2**20
+STEP_BYTES = 2**18
+FORGET_BYTES = 64 * 2**20  # at a time: the kernel may stop all processors to find the pages
 
 
 class Checksum:
@@ -38,13 +39,10 @@ def read_through(fd: int, length: int, take: Callable[[bytes], None]) -> None:
 
     Raises OSError; a file that is shorter is told as far as it goes.
     """
+    forgotten = 0
     for offset in range(0, length, STEP_BYTES):
-        content = os.pread(fd, min(STEP_BYTES, length - offset), offset)
-        take(content)
-        forget(fd, offset, len(content))
-
-
-def forget(fd: int, offset: int, length: int) -> None:
-    """Let the kernel use the memory of these bytes, which are on the disk, for something else."""
-    with suppress(OSError):
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+        take(os.pread(fd, min(STEP_BYTES, length - offset), offset))
+        if offset - forgotten >= FORGET_BYTES:
+            forget(fd, forgotten, offset - forgotten)
+            forgotten = offset
+    forget(fd, forgotten, length - forgotten)

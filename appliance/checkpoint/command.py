@@ -28,6 +28,7 @@ examples:
   delete_experts.py MiniMax-M2.7-NVFP4 Nikola --deleted-experts-file deleted_experts.json
   delete_experts.py SRC DST --compare-with REF --save-deleted-experts deleted_experts.json
                        find the mask: which experts of SRC does the pruned REF still have?
+                       (with --dry-run the mask is all that is written)
   delete_experts.py SRC DST --deleted-experts-file F --dry-run    say what would be written
   delete_experts.py SRC DST --deleted-experts-file F --resume     after an interruption
   delete_experts.py SRC DST --deleted-experts-file F --verify     a finished DST is only checked

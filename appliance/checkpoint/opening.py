@@ -37,4 +37,6 @@ def open_hub() -> tuple[Web, WebUrl]:
 
 
 def _say(line: str) -> None:
+    if sys.stderr.isatty():
+        line = f"\r{line}\x1b[K"  # over a progress bar, which then goes on below
     print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """How often a server is asked again, and after how long. Pure."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,15 @@ class Patience:
             return retry_after_s if retry_after_s <= self.obeyed_s else None
         longest = min(self.first_s * 2.0 ** (failures - 1), self.longest_s)
         return longest * (0.5 + chance / 2)
+
+
+_WINDOW = re.compile(r";\s*t=(\d{1,9})(?!\d)")
+
+
+def rate_limit_s(text: str | None) -> float | None:
+    """Return when a RateLimit header (``"api";r=0;t=55``) lets go on, in seconds; None: unsaid."""
+    match = _WINDOW.search(text or "")
+    return float(match[1]) if match else None
 
 
 def retry_after_s(text: str | None, now: float) -> float | None:

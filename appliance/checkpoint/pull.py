@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from appliance.checkpoint.bar import Bar
-from appliance.checkpoint.checksum import Checksum, forget, read_through
+from appliance.checkpoint.checksum import Checksum, read_through
 from appliance.checkpoint.destination import WORK, Destination
 from appliance.checkpoint.failures import CheckpointError, DestinationError
 from appliance.checkpoint.faults import NoRanges
@@ -22,7 +22,7 @@ from appliance.checkpoint.layout import CONFIG
 from appliance.checkpoint.pullrecord import RECORD, PullRecord
 from appliance.checkpoint.remote import RemoteFile, RemoteSource
 from appliance.checkpoint.rewrite import left_out
-from appliance.checkpoint.source import write_all
+from appliance.checkpoint.source import forget, write_all
 from appliance.checkpoint.sourcefacts import shard_names
 from appliance.checkpoint.web import Web
 from appliance.checkpoint.weburl import WebUrl
@@ -145,16 +145,21 @@ class Pull:
         """Return what is not there as the hub has it. What nobody remembers is read, and hashed."""
         rest = [f for f in self._plan.files if not self._record.has(f.name, f.sha256 or f.blob)]
         unsure = [file for file in rest if self._destination.has(file.name, file.size, b"")]
-        right: set[str] = set()
-        checking = Bar("checking", sum(file.size for file in unsure))
-        try:
-            tasks = [partial(self._check, file, checking, right) for file in unsure]
-            side_by_side(tasks, self._jobs, self._web.close)
-        finally:
-            checking.close()
+        right = self._right(unsure) if unsure else set()
         missing = [file for file in rest if file.name not in right]
         bar.skip(self._plan.total_bytes - sum(file.size for file in missing))
         return missing
+
+    def _right(self, unsure: list[HubFile]) -> set[str]:
+        """Return the names of those files that are there as the hub has them."""
+        right: set[str] = set()
+        bar = Bar("checking", sum(file.size for file in unsure))
+        try:
+            tasks = [partial(self._check, file, bar, right) for file in unsure]
+            side_by_side(tasks, self._jobs, self._web.close)
+        finally:
+            bar.close()
+        return right
 
     def _check(self, file: HubFile, bar: Bar, right: set[str]) -> None:
         checksum = Checksum(file)

@@ -112,7 +112,11 @@ class RemoteFile:
 
     def _skip(self, answer: Answer, start: int, stop: int) -> None:
         """Take a whole file for a part of it, where that is no waste."""
-        self._same_size(_length_of(answer))
+        length = _length_of(answer)
+        if length is not None:
+            self._same_size(length)
+        elif self._size is None:
+            raise RemoteError(f"{answer.url} does not say how long it is")
         if start and self.size() > WHOLE_BYTES:
             raise NoRanges(
                 f"{answer.url} sends whole files alone ({self.size():,} bytes)",
@@ -201,8 +205,7 @@ def _range_of(answer: Answer) -> tuple[int, int]:
     return int(match[1]), int(match[3])
 
 
-def _length_of(answer: Answer) -> int:
+def _length_of(answer: Answer) -> int | None:
+    """Return the length of a whole answer; None where it is sent in chunks of unknown number."""
     length = answer.header("Content-Length")
-    if not length.isdecimal() or len(length) > 18:
-        raise RemoteError(f"{answer.url} does not say how long it is")
-    return int(length)
+    return int(length) if length.isdecimal() and len(length) <= 18 else None

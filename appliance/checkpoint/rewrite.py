@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +21,7 @@ _PICKLES = {
 _ONE = re.compile(
     r"((?:[a-z_]+\.)*layers\.([0-9]+)\.(?:block_sparse_moe|mlp)\.experts\.)([0-9]+)(\.[^\[\](){}|]*)?"
 )
-_NAMES_EXPERT = re.compile(r"experts\W{1,4}[0-9]")
+_NAMES_EXPERT = re.compile(r"experts(?:\\?\.|\[\.\])\(?[0-9]")
 
 
 def left_out(name: str) -> str:
@@ -40,10 +41,11 @@ def rewrite_config(config: Mapping[str, Any], mask: Mask, *, keep_code: bool) ->
 
     Without its code the checkpoint must not ask for it: ``auto_map`` goes.
     """
-    new = dict(config)
+    new = deepcopy(dict(config))
     for part in (new, new.get("text_config")):
         if isinstance(part, dict):
-            part.update({key: mask.retained for key in EXPERT_KEYS if key in part})
+            counted = (key for key in EXPERT_KEYS if type(part.get(key)) is int)
+            part.update(dict.fromkeys(counted, mask.retained))
             if "quantization_config" in part:
                 part["quantization_config"] = renumber(part["quantization_config"], mask)
     return new if keep_code else without_code(new)
@@ -63,8 +65,9 @@ def renumber(content: Any, mask: Mask) -> Any:
         pairs = ((_renumbered(key, mask), value) for key, value in content.items())
         return {key: renumber(value, mask) for key, value in pairs if key is not None}
     if isinstance(content, list):
-        kept = (_renumbered(item, mask) if isinstance(item, str) else item for item in content)
-        return [renumber(item, mask) for item in kept if item is not None]
+        texts = {item: _renumbered(item, mask) for item in content if isinstance(item, str)}
+        kept = (item for item in content if not isinstance(item, str) or texts[item] is not None)
+        return [texts[item] if isinstance(item, str) else renumber(item, mask) for item in kept]
     return content
 
 

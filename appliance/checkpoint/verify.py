@@ -11,10 +11,10 @@ from appliance.checkpoint.headers import Header, Tensor, parse_header, read_head
 from appliance.checkpoint.plan import ShardPlan, chunks, groups, read_group
 from appliance.checkpoint.prune import PrunePlan
 from appliance.checkpoint.scalars import PairedScales, read_scalars, strange
-from appliance.checkpoint.source import Source
+from appliance.checkpoint.source import BUFFER_BYTES, LocalSource, Source
 from appliance.checkpoint.tensornames import roles_of
 
-CHUNK_BYTES = 2**20
+REMOTE_STEP_BYTES = 8 * 2**20  # each step is a request
 MOST_PROBLEMS = 200
 
 
@@ -43,6 +43,7 @@ class Verifier:
         self._source, self._pruned, self._plan, self._bar = source, pruned, plan, bar
         self._found = Verification()
         self._lock, self._pairs = threading.Lock(), PairedScales()
+        self._step = BUFFER_BYTES if isinstance(source, LocalSource) else REMOTE_STEP_BYTES
         mask = plan.wanted.rules.mask
         self._census = Census(len(mask.deleted), mask.retained)
 
@@ -103,16 +104,18 @@ class Verifier:
 
     def _same_bytes(self, plan: ShardPlan, header: Header | None) -> None:
         position = len(plan.head)
-        for group in groups(chunks(plan.ranges, CHUNK_BYTES)):
-            wanted = read_group(self._source, plan.name, group)
-            there = self._pruned.read(plan.name, position, len(wanted))
-            if wanted != there:
-                at = position + _first_difference(wanted, there)
-                holder = _holder(header, at) if header else ""
-                raise CheckpointError(f"{plan.name} {holder} differs at byte {at:,}")
-            self._bar.add(len(wanted))
-            self._count(compared_bytes=len(wanted))
-            position += len(wanted)
+        for group in groups(plan.ranges):
+            pieces = ([piece] for piece in chunks(group, self._step))
+            for part in pieces if len(group) == 1 else [group]:
+                wanted = read_group(self._source, plan.name, part)
+                there = self._pruned.read(plan.name, position, len(wanted))
+                if wanted != there:
+                    at = position + _first_difference(wanted, there)
+                    holder = _holder(header, at) if header else ""
+                    raise CheckpointError(f"{plan.name} {holder} differs at byte {at:,}")
+                position += len(wanted)
+                self._bar.add(len(wanted))
+        self._count(compared_bytes=position - len(plan.head))
 
     def _scales(self, name: str, header: Header) -> None:
         values = list(read_scalars(self._pruned, name, header))

@@ -23,7 +23,7 @@ from appliance.checkpoint.faults import (
     RemoteError,
     Unreachable,
 )
-from appliance.checkpoint.patience import Patience, retry_after_s
+from appliance.checkpoint.patience import Patience, rate_limit_s, retry_after_s
 from appliance.checkpoint.proxies import proxy_for
 from appliance.checkpoint.weburl import WebUrl, redirected
 
@@ -273,6 +273,8 @@ def _refusal(asked: WebUrl, answer: Answer, *, is_kept: bool) -> Exception:
     """
     status = answer.status
     wait_s = retry_after_s(answer.header("Retry-After"), time.time())
+    if wait_s is None and status == 429:
+        wait_s = rate_limit_s(answer.header("RateLimit"))
     if status in _PASSING or status >= 500:
         return Passing(f"{answer.url} answers {status}", wait_s)
     if is_kept and status in _SIGNED_OUT:

@@ -11,7 +11,7 @@ from appliance.checkpoint.destination import Destination, is_full
 from appliance.checkpoint.failures import WriteError
 from appliance.checkpoint.journal import Journal
 from appliance.checkpoint.plan import Range, ShardPlan, after, groups, read_group
-from appliance.checkpoint.source import Source, write_all
+from appliance.checkpoint.source import Source, forget, write_all
 
 # After so many bytes they are sent to the disk and noted: what a crash can cost, and what can
 # stand unwritten in memory, for each job.
@@ -108,8 +108,8 @@ class _Growing:
         self._done += size
         self._bar.add(size)
         if self._done - self._noted >= MARK_BYTES:
-            os.fdatasync(self._fd)
-            os.posix_fadvise(self._fd, 0, self._done, os.POSIX_FADV_DONTNEED)
+            os.fsync(self._fd)
+            forget(self._fd, self._noted, self._done - self._noted)
             self._journal.note(self._name, self._done)
             self._noted = self._done
 

@@ -17,7 +17,8 @@ from appliance.checkpoint.faults import FileChanged, Unreachable
 from appliance.checkpoint.folder import read_model_facts
 from appliance.errors import ModelFolderError
 from tests.engines import wait_until
-from tests.fakes.rangeserver import COMMIT, Fault, Hub, git_hash, hub
+from tests.fakes.rangeserver import Fault, Hub, git_hash, hub
+from tests.pagecache import MIB, cached, fill_uncached
 from tests.pulls import FILES, LARGE, REPO, SHARDS, UNWANTED, Puller, content_of, puller, stored
 
 
@@ -61,6 +62,12 @@ def test_a_second_pull_fetches_nothing(there: Hub, pull: Puller, folder: Path) -
     pull()
     assert len(there.storage.asked) == asked
     assert content_of(folder) == FILES
+
+
+def test_a_pull_pushes_nobody_out_of_memory(pull: Puller, folder: Path, tmp_path: Path) -> None:
+    fill_uncached(tmp_path / "probe", MIB)
+    pull()
+    assert sum(cached(folder / name) for name in SHARDS) < len(FILES[SHARDS[0]]) / 2
 
 
 def test_what_was_changed_or_lost_since_is_fetched_again(
@@ -150,7 +157,7 @@ def test_a_wrong_hash_is_fetched_once_more_and_then_told(
 
 
 def test_a_wrong_hash_of_a_small_file_is_told_too(there: Hub, pull: Puller, folder: Path) -> None:
-    there.api.put(f"/{REPO}/resolve/{COMMIT}/docs/card.md", b"# Card")
+    there.api.put(there.small(REPO, "docs/card.md"), b"# Card")
     with pytest.raises(CheckpointError, match=r"docs/card\.md came 2 times with sha1"):
         pull()
 

@@ -136,6 +136,7 @@ PASSING = {
     "a few bytes at a time": [Fault(dribble=333)],
     "fewer bytes than asked": [Fault(at_most=1000)],
     "429": [Fault(status=429, headers=SOON)],
+    "429 with a window": [Fault(status=429, headers={"RateLimit": '"resolvers";r=0;t=0'})],
     "503 three times": [Fault(status=503, headers=SOON)] * 3,
     "500 without a word": [Fault(status=500)],
     "no HTTP": [Fault(noise=b"\x00\xffhello\r\n\r\n")],
@@ -287,6 +288,18 @@ def test_a_server_without_ranges_serves_what_is_small(server: RangeServer, web: 
     file = RemoteFile(web, parse_url(server.url + PATH))
     assert read(file, 70_000, 80_000) == CONTENT[70_000:80_000]
     assert read(file) == CONTENT
+
+
+def test_a_length_that_is_not_told_must_be_known_from_a_listing(
+    server: RangeServer, web: Web
+) -> None:
+    server.always[PATH] = Fault(whole=True, headers={"Content-Length": "", "Connection": "close"})
+    url = parse_url(server.url + PATH)
+    listed = RemoteFile(web, url, len(CONTENT))
+    assert read(listed) == CONTENT
+    assert read(listed, 70_000, 80_000) == CONTENT[70_000:80_000]
+    with pytest.raises(RemoteError, match="does not say how long"):
+        RemoteFile(web, url).size()
 
 
 def test_a_server_without_ranges_does_not_send_large_files_again_and_again(

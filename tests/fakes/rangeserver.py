@@ -12,7 +12,7 @@ import socketserver
 import ssl
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -152,7 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.status:
             self._send(fault.status, fault.body or b"", fault.headers, fault, path)
         elif target:
-            self._send(302, b"", {"Location": target, **site.extra.get(path, {})}, fault, path)
+            status = 307 if target.startswith("/") else 302
+            self._send(status, b"", {"Location": target, **site.extra.get(path, {})}, fault, path)
         elif path not in site.files:
             self._send(404, b"", {"X-Error-Code": _missing(path, site.files)}, fault, path)
         else:
@@ -243,6 +244,10 @@ class Hub:
         """Return the path of a large file in the storage."""
         return f"/{repository}/{commit}/{name}"
 
+    def small(self, repository: str, name: str, commit: str = COMMIT) -> str:
+        """Return the path of a small file, to which the hub redirects within itself."""
+        return f"/api/resolve-cache/models/{repository}/{commit}/{name}"
+
     def _add(
         self, repository: str, commit: str, branch: str, name: str, content: bytes
     ) -> dict[str, Any]:
@@ -252,8 +257,13 @@ class Hub:
             path = f"/{repository}/resolve/{revision}/{name}"
             self.api.extra[path] = {"X-Repo-Commit": commit}
             if len(content) < SMALL:
-                self.api.put(path, content)
-                self.api.etags[path] = f'"{blob}"'
+                kept = self.small(repository, name, commit)
+                self.api.put(kept, content)
+                self.api.etags[kept] = f'"{blob}"'
+                self.api.extra[kept] = {"X-Repo-Commit": commit}
+                self.api.moved[path] = f"{quote(kept)}?{quote(path, safe='')}=&etag=%22{blob}%22"
+                linked = {"X-Linked-ETag": f'"{blob}"', "X-Linked-Size": str(len(content))}
+                self.api.extra[path] |= linked
                 continue
             sha256 = hashlib.sha256(content).hexdigest()
             entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
@@ -280,6 +290,3 @@ def hub() -> Iterator[Hub]:
     """Run a hub and its storage."""
     with ExitStack() as stack:
         yield Hub(stack.enter_context(RangeServer()), stack.enter_context(RangeServer()))
-
-
-Server = Callable[[], RangeServer]

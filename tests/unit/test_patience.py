@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.checkpoint.faults import RemoteError
-from appliance.checkpoint.patience import Patience, retry_after_s
+from appliance.checkpoint.patience import Patience, rate_limit_s, retry_after_s
 from appliance.checkpoint.proxies import proxy_for
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -48,6 +48,21 @@ def test_a_servers_own_word_counts_unless_it_asks_for_too_much() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
     assert retry_after_s(text, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ('"resolvers";r=0;t=172', 172.0),
+        ('"api"; r=0; t=0', 0.0),
+        ('"api";r=3', None),
+        ('"api";t=x', None),
+        ('"api";t=12345678901', None),
+        (None, None),
+    ],
+)
+def test_a_rate_limit_says_when_its_window_ends(text: str | None, seconds: float | None) -> None:
+    assert rate_limit_s(text) == seconds
 
 
 @given(st.text())

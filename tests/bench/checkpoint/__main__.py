@@ -66,7 +66,7 @@ def weight(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(folder: Path, layers: int, repeats: int) -> list[Figures]:
+def measure(folder: Path, layers: int, repeats: int, *, verify: bool) -> list[Figures]:
     """Measure one size; leave nothing behind."""
     source, kept, out = folder / "source", folder / "kept", folder / "out"
     build_giant(source, layers)
@@ -84,7 +84,7 @@ def measure(folder: Path, layers: int, repeats: int) -> list[Figures]:
             forget(kept)
             taken.append(run(what, argv, layers, size))
             shutil.rmtree(out)
-    for _ in range(repeats):
+    for _ in range(repeats if verify else 0):
         forget(source)
         forget(kept)
         argv = [*prune[:-3], str(kept), *prune[-2:], "--verify", "--jobs", "1"]
@@ -103,6 +103,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build"), help="on the disk to measure")
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 5, 10], help="2 GB each")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--verify-up-to", type=int, default=5, help="layers; it is slow, its rate flat"
+    )
     parser.add_argument("--markdown", type=Path, help="write RESULTS.md there")
     parser.add_argument("--json", type=Path, help="write the figures there")
     asked = parser.parse_args()
@@ -114,29 +117,32 @@ def main() -> int:
     taken: list[Figures] = []
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         for layers in asked.layers:
-            taken += measure(Path(folder), layers, asked.repeats)
+            verify = layers <= asked.verify_up_to
+            taken += measure(Path(folder), layers, asked.repeats, verify=verify)
             print(f"{layers} layers: " + summary(taken, layers), file=sys.stderr)
+            save(asked, taken)  # each size takes minutes: none is lost when a later one fails
+    return 0
+
+
+def save(asked: argparse.Namespace, taken: list[Figures]) -> None:
+    """Write what was measured so far."""
     rows = [asdict(figures) for figures in taken]
-    about = (
-        f"{datetime.now(UTC):%d %b %Y, %H:%M UTC}; load average {os.getloadavg()[0]:.1f} at its end"
-    )
+    load = os.getloadavg()[0]
+    about = f"{datetime.now(UTC):%d %b %Y, %H:%M UTC}; load average {load:.1f} at its end"
     if asked.json:
         asked.json.write_text(json.dumps({"about": about, "taken": rows}, indent=1))
-    text = render(about, rows)
-    print(text)
     if asked.markdown:
-        asked.markdown.write_text(text)
-    return 0
+        asked.markdown.write_text(render(about, rows))
 
 
 def summary(taken: list[Figures], layers: int) -> str:
     """Return the middle of each program's seconds."""
     programs = dict.fromkeys(figures.what for figures in taken)
     middles = {
-        what: statistics.median(f.seconds for f in taken if f.what == what and f.layers == layers)
+        what: [f.seconds for f in taken if f.what == what and f.layers == layers]
         for what in programs
     }
-    return ", ".join(f"{what} {seconds:.1f} s" for what, seconds in middles.items())
+    return ", ".join(f"{what} {statistics.median(s):.1f} s" for what, s in middles.items() if s)
 
 
 if __name__ == "__main__":

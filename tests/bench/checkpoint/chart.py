@@ -26,7 +26,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         dots = [row for row in rows if row["what"] == what]
         axes.scatter([row["bytes"] / 1e9 for row in dots], [row["seconds"] for row in dots],
                      color=colour, s=14, alpha=0.6)  # fmt: skip
-        axes.plot([sizes[n] for n in layers], [middle(rows, what, n, seconds) for n in layers],
+        there = [n for n in layers if any(dot["layers"] == n for dot in dots)]
+        axes.plot([sizes[n] for n in there], [middle(rows, what, n, seconds) for n in there],
                   color=colour, label=what)  # fmt: skip
     axes.set_xlabel("pruned checkpoint, GB")
     axes.set_ylabel("seconds")
