@@ -16,6 +16,11 @@ _LONG = re.compile(
 _MARKED = re.compile(r"^(?:\[(?:FILE|DIR)\]\s+|[-*•]\s+|📁\s*|📄\s*|🔒\s*|\d+[.)]\s+)(.+)$")
 _STATUS = re.compile(r"^(?:[MADRCU?!][MADRCU?! ]| [MADRCU]) (\S.*)$")
 _SIZE = re.compile(r"\s+\(?\d[\d.,]*\s?(?:bytes?|[KMGT]i?B|B)\)?$")
+# As du, wc and find -size print it: a number first, and then what can only be a path.
+_SIZED = re.compile(
+    r"^\s*[\d.,]+[KMGTP]?i?B?(?:\t+| {2,}| (?=\.{0,2}/|~/))(\S.*)$"
+    r"|^\s+(?!(?:19|20)\d\d )\d+ (\S.*)$"
+)
 _TAG = re.compile(r"^</?[\w-]+>$|^<path>(.*)</path>$")
 _LONGEST_LINE = 1024
 
@@ -66,6 +71,8 @@ def _depth_and_name(line: str) -> tuple[int, str]:
         return 0, status[1].rpartition(" -> ")[2]
     if (tag := _TAG.match(line)) is not None:
         return 0, tag[1] or ""
+    if (sized := _SIZED.match(line)) is not None:
+        return 0, sized[1] or sized[2]
     name = line.lstrip()
     depth = len(line) - len(name)
     if (marked := _MARKED.match(name)) is not None:

@@ -73,7 +73,8 @@ class PathFilter:
         self._tell = tell
         self._guard: PathGuard | None = None
         self._is_open = False
-        self._is_off = mode is Mode.OFF or route not in MARKS
+        self._marks = MARKS.get(route, ())
+        self._is_off = mode is Mode.OFF or not self._marks
         self._waiting: list[bytes] = []
         self._calls: dict[CallKey, _Call] = {}
         self._held: list[_Held] = []
@@ -89,7 +90,13 @@ class PathFilter:
 
     def apply(self, events: bytes) -> bytes:
         """Take whole events; return those that may pass now, nothing while some are held."""
-        if self._is_off or not (self._is_open or has_mark(self._route, events)):
+        if not self._is_open:  # as for each chunk of text
+            for mark in self._marks:
+                if events.find(mark) >= 0:
+                    break
+            else:
+                return events
+        if self._is_off:
             return events
         if self._guard is None:
             return self._wait(events)

@@ -89,6 +89,8 @@ def test_no_text_makes_looking_fail(text: str, is_prose: bool) -> None:
         ("a.ts (12 KB)\nb.sh*", ["/w/a.ts", "/w/b.sh"]),
         ("(Results are truncated. Use a more specific path.)\na.ts", ["/w/a.ts"]),
         ("Error: the folder does not exist.", []),
+        ("23807 ./a.py\n4.0K\tsub/b c.py\n  12  d.py\n   317 e/f.py\n2024 report.md",
+         ["/w/a.py", "/w/sub/b c.py", "/w/d.py", "/w/e/f.py", "/w/2024 report.md"]),
         ("https://x.y/z", []),
     ],
 )  # fmt: skip
