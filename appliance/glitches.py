@@ -175,7 +175,7 @@ def _nearest(path: PathName, ledger: Ledger, *, creates: bool) -> Verdict | None
         target=meant,
         confidence=unlike.confidence,
         evidence=kinds,
-        is_sole=len(rivals) == 1,
+        is_sole=len(rivals) == 1 and not any(map(ledger.is_twofold, forms(meant, ledger))),
         tail_changed=tail_changed,
         changed=unlike.parts,
     )

@@ -39,9 +39,9 @@ class Page:
     """What one message shows: each path's kinds of evidence, and the ways to find those alike.
 
     ``bones`` is the skeleton of each; ``whole`` and ``tails`` find paths by that, and by the
-    skeleton of the last part; ``children`` those in a folder. ``said`` is what a user wrote;
-    ``calls`` what a later message must know of the tool calls in this one, by id. It is written
-    once, by what reads the message.
+    skeleton of the last part; ``children`` those in a folder. ``twofold`` came in two forms of
+    Unicode. ``said`` is what a user wrote; ``calls`` what a later message must know of the tool
+    calls in this one, by id. It is written once, by what reads the message.
     """
 
     known: dict[str, int] = field(default_factory=dict)
@@ -50,6 +50,7 @@ class Page:
     whole: dict[str, list[str]] = field(default_factory=dict)
     tails: dict[str, list[str]] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
+    twofold: set[str] = field(default_factory=set)
     roots: tuple[PathName, ...] = ()
     said: str = ""
     calls: dict[str, "Call"] = field(default_factory=dict)
@@ -62,6 +63,8 @@ class Page:
 
     def _note(self, path: PathName, key: str, kind: int) -> None:
         kinds = self.known.get(key)
+        if kinds is not None and not key.isascii() and self.names[key].parts != path.parts:
+            self.twofold.add(key)
         if kinds is not None and kinds & kind:
             return  # and so are the folders above it
         self.known[key] = kind | (kinds or 0)
@@ -89,6 +92,10 @@ class Page:
             for name, keys in theirs.items():
                 held = mine.setdefault(name, [])
                 held += keys if not held else [key for key in keys if key not in self.names]
+        self.twofold |= other.twofold
+        for key in other.names.keys() & self.names.keys():
+            if not key.isascii() and other.names[key].parts != self.names[key].parts:
+                self.twofold.add(key)
         self.names = {**other.names, **self.names}
         self.roots = tuple(dict.fromkeys(self.roots + other.roots))
         self.said += other.said
@@ -130,6 +137,12 @@ class Ledger:
         for page in self._pages:
             kinds |= page.known.get(key, 0)
         return kinds
+
+    def is_twofold(self, path: PathName) -> bool:
+        """Tell whether a path was shown in two forms of Unicode: there may be two files."""
+        key = path.key
+        shown = [page.names[key].parts for page in self._pages if key in page.names]
+        return len(set(shown)) > 1 or any(key in page.twofold for page in self._pages)
 
     def alike(self, path: PathName, most: int = 256) -> list[PathName]:
         """Return paths that may be meant by ``path``, at most so many; more than that are none.

@@ -121,6 +121,13 @@ def test_decomposed_names_are_mended_to_what_the_listing_had() -> None:
     assert compare("/w/größe/Übersicht. svg", known).meant == apart
 
 
+def test_a_name_in_both_forms_of_unicode_may_be_two_files() -> None:
+    apart = unicodedata.normalize("NFD", "/w/Übersicht.svg")
+    known = ledger("/w/Übersicht.svg", apart, root="/w")
+    assert not compare("/w/Übersicht. svg", known).is_sole
+    assert compare(apart, known).is_known
+
+
 @pytest.mark.parametrize("part", ["index.ts", "__init__.py", "README.md", ".env", "package.json"])
 def test_names_that_stand_anywhere(part: str) -> None:
     assert is_common(part)
