@@ -15,6 +15,7 @@ import structlog
 
 from appliance.exchange import Exchange
 from appliance.metrics import Metrics
+from appliance.openai import NO_JSON
 from appliance.pathguard import Judged, PathGuard
 from appliance.pathhistory import Reader
 from appliance.pathrepair import Mode
@@ -120,6 +121,11 @@ class PathWatch:
             try:
                 next(steps)
             except StopIteration as end:
-                tools = read_tools(msgspec.json.decode(self._exchange.tools or b"null"))
-                return PathGuard(self._mode, tools, end.value)
+                return PathGuard(self._mode, read_tools(self._tools()), end.value)
             await asyncio.sleep(0)
+
+    def _tools(self) -> object:
+        try:
+            return msgspec.json.decode(self._exchange.tools or b"null")
+        except NO_JSON:  # nested too deep
+            return None

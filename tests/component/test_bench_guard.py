@@ -15,10 +15,7 @@ from appliance.pathtools import read_tools
 from tests.fakes.glitching import GLITCHES
 
 # The edit task's listing has rows of a size and a path.
-SIZED = pytest.mark.xfail(
-    strict=True, reason="a row '23807 ./a.py' of a listing is read as one path"
-)
-TASKS = ("tool", pytest.param("edit", marks=SIZED), "join")
+TASKS = ("tool", "edit", "join")
 ARM = Arm("on", "repair")
 
 

@@ -16,7 +16,11 @@ from tests.engines import MODEL
 from tests.gateway.vitals import look
 
 STREAMS = 4
-HUNG_S = 60.0  # a request that has not ended by then never will
+# A request is hung if nothing is heard of it for so long, keep-alives included, or if it has not
+# ended in five minutes. One that only waits may wait: on a slow machine an engine that is restarted
+# every ten seconds may not come to serve for longer than a minute.
+SILENT_S = 60.0
+HUNG_S = 300.0
 HUGE = "a megabyte of plain words, one after the other. " * 21_846
 RESTART_EVERY_S = (6.0, 14.0)
 
@@ -105,8 +109,12 @@ class Soak:
 async def _outcome(http: httpx.AsyncClient, body: dict[str, object]) -> str:
     """Ask; return how that ended."""
     try:
-        async with http.stream("POST", CHAT, json=body) as reply:
-            data = b"".join([part async for part in reply.aiter_raw()])
+        async with asyncio.timeout(SILENT_S) as silence:
+            async with http.stream("POST", CHAT, json=body) as reply:
+                data = b""
+                async for part in reply.aiter_raw():
+                    data += part
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENT_S)
     except httpx.HTTPError:
         return "broken"
     if reply.status_code != 200:

@@ -90,7 +90,8 @@ def report(about: str, lines: Sequence[Line], rounds: Rounds) -> str:
     return (
         f"# What the gateway costs\n\n{about}\n\n"
         "Ours and the peer's figures are the middle of the repeats; a ratio or a difference is\n"
-        "taken within one repeat, where both ran within seconds. README.md tells how.\n\n"
+        "taken within one repeat, where both ran within seconds. README.md tells how; PROFILE.md\n"
+        "tells why goals are missed.\n\n"
         f"## The goals: {kept} of {counted} are met\n\n{table(lines)}\n\n"
         f"## All figures\n\n{everything(rounds)}\n"
     )
