@@ -71,7 +71,8 @@ clean: ## remove the environments, the demo and all caches
 
 # ---- the container path, the helper that makes room in memory, the gateway, benchmarks
 
-include docker/container.mk tests/helper/helper.mk tests/gateway/gateway.mk tests/bench/bench.mk
+include docker/container.mk tests/helper/helper.mk tests/gateway/gateway.mk tests/bench/bench.mk \
+	extras/extras.mk
 
 # ---- environments
 
