@@ -2,10 +2,10 @@
 
 A path is one that the conversation has shown, or one that leads away from all that was listed:
 what was not listed must go through too. A folder is *closed* when a listing showed what is in
-it: there, and in those that lead to it, a path goes on with a known name, or with a hidden one,
-which listings leave out. Outside the work, in ``/`` and above the root that was told, it may go
-on with any name but one that begins as those that lead to a closed folder, in either case: such
-a name is mostly a glitch of them. Anywhere else it is free.
+it: there a path goes on with a known name, or with a hidden one, which listings leave out. In a
+folder that leads to a closed one it may go on with any name but one that begins as those that
+lead there, in either case: such a name is mostly a glitch of them. Anywhere else it is free. A
+top folder, as ``/srv``, is narrow while no root of the work was told: there only known names go.
 
 All is decided at a name's first letter: a name begun wrongly cannot be saved.
 """
@@ -42,7 +42,7 @@ class _Folder:
     anchor: str
     within: dict[str, "_Folder"] = field(default_factory=dict)
     is_closed: bool = False
-    is_outside: bool = False
+    is_narrow: bool = False
     leads: bool = False  # to a closed one, or is one
 
 
@@ -55,7 +55,6 @@ def build(
     Unspelled.
     """
     tree = {anchor: _Folder(anchor) for anchor in (*_ANCHORS, "")}
-    tree["/"].is_outside = tree["~/"].is_outside = True
     folders = list(tree.values())  # each before those within it
     root = roots[0] if len(roots) == 1 else None
     for count, path in enumerate(known):
@@ -68,10 +67,8 @@ def build(
     for path in closed:
         for one in spellings(path, root):
             _put(tree, one, folders).is_closed = True
-    for one in roots:
-        while one.parts:
-            one = one.parent
-            _put(tree, one, folders).is_outside = True
+    for folder in tree["/"].within.values():
+        folder.is_narrow = not roots and not folder.is_closed
     for folder in reversed(folders):
         folder.leads = folder.is_closed or any(one.leads for one in folder.within.values())
     if sum(folder.leads and _is_open(folder) for folder in folders) > MOST_OPEN:
@@ -82,8 +79,8 @@ def build(
     names: dict[_Folder, str] = {}
     for count, folder in enumerate(reversed(folders)):
         if folder.leads and folder not in tree.values():
-            # nobody lists what only leads elsewhere: a slash behind it is a name begun
-            slash = ' | "/"' if folder.is_closed or folder.is_outside else ""
+            # behind a narrow one a slash is a name begun: nobody lists it by its slash
+            slash = "" if folder.is_narrow else ' | "/"'
             says = f'""{slash} | "/" ({_choices(folder, names)})'
             names[folder] = rules.setdefault(says, f"f{len(rules)}")
         if count % 32 == 0:
@@ -127,7 +124,7 @@ def _start(tree: Mapping[str, _Folder], names: Mapping[_Folder, str]) -> str:
     if not tree["~/"].leads:
         says[-1] = '"~" free'
     relative = tree[""]
-    says.append(_choices(relative, names) if relative.leads else "[^/~<\\n] free")
+    says.append(_choices(relative, names) if relative.leads else f"{_beginning('~')} free")
     return " | ".join(says)
 
 
@@ -138,7 +135,9 @@ def _choices(folder: _Folder, names: Mapping[_Folder, str]) -> str:
         for name, inner in folder.within.items()
         for spelled in dict.fromkeys((name, *_forms(name)))
     ]
-    if not _is_open(folder):
+    if folder.is_narrow:
+        return " | ".join(says)
+    if folder.is_closed:
         return " | ".join([*says, '"." free'])
     starts = {
         letter
@@ -147,12 +146,16 @@ def _choices(folder: _Folder, names: Mapping[_Folder, str]) -> str:
         for form in (name, *_forms(name))
         for letter in form[0] + form[0].lower() + form[0].upper()
     }
-    starts |= {*_NO_START, "~"} if not folder.anchor else {*_NO_START}
-    return " | ".join([*says, f"[^{''.join(map(_in_class, sorted(starts)))}] free"])
+    return " | ".join([*says, f"{_beginning(''.join(starts))} free"])
+
+
+def _beginning(others: str) -> str:
+    """Return what a free name begins with: not as ``others`` do, nor as no name does."""
+    return f"[^{''.join(map(_in_class, sorted({*_NO_START, *others})))}]"
 
 
 def _is_open(folder: _Folder) -> bool:
-    return folder.is_outside and not folder.is_closed
+    return not (folder.is_closed or folder.is_narrow)
 
 
 def _forms(name: str) -> tuple[str, str]:
