@@ -154,13 +154,19 @@ class PathConstraints:
             return Outcome.NONE, b""
         ledger = await _in_steps(self._reader.read(exchange.body))
         try:
-            known = ledger.paths(TRUSTED | CALL)
-            grammar = await _in_steps(build(known, fresh.closed, ledger.roots))
+            known = list(ledger.paths(TRUSTED | CALL))
+            grammars = {}
+            for only in {only for some in keys.values() for only in some.values()}:
+                steps = build(known, fresh.closed, ledger.roots, files_only=only)
+                grammars[only] = await _in_steps(steps)
         except TooMany:
             return Outcome.MANY, b""
         except Unspelled:
             return Outcome.WINDOWS, b""
-        return Outcome.ADDED, structural_tag(keys, grammar)
+        tag = {
+            name: {key: grammars[only] for key, only in some.items()} for name, some in keys.items()
+        }
+        return Outcome.ADDED, structural_tag(tag)
 
     def _conversation(self, messages: list[msgspec.Raw]) -> _Conversation:
         """Return what is known of the conversation that begins with the same two messages."""

@@ -47,12 +47,17 @@ class _Folder:
 
 
 def build(
-    known: Iterable[PathName], closed: Iterable[PathName], roots: tuple[PathName, ...]
+    known: Iterable[PathName],
+    closed: Iterable[PathName],
+    roots: tuple[PathName, ...],
+    *,
+    files_only: bool = False,
 ) -> Generator[None, None, str]:
     """Return the grammar (EBNF, its start is ``root``), a step at a time; empty: nothing is closed.
 
-    Where there is one root, a path below it may be spelled from it or in full. Raises TooMany, or
-    Unspelled.
+    Where there is one root, a path below it may be spelled from it or in full. With
+    ``files_only`` a path does not end in a folder that is closed, or leads to one. Raises TooMany,
+    or Unspelled.
     """
     tree = {anchor: _Folder(anchor) for anchor in (*_ANCHORS, "")}
     folders = list(tree.values())  # each before those within it
@@ -80,13 +85,14 @@ def build(
     for count, folder in enumerate(reversed(folders)):
         if folder.leads and folder not in tree.values():
             # behind a narrow one a slash is a name begun: nobody lists it by its slash
-            slash = "" if folder.is_narrow else ' | "/"'
-            says = f'""{slash} | "/" ({_choices(folder, names)})'
+            ends = '""' if folder.is_narrow else '"" | "/"'
+            within = f'"/" ({_choices(folder, names)})'
+            says = within if files_only else f"{ends} | {within}"
             names[folder] = rules.setdefault(says, f"f{len(rules)}")
         if count % 32 == 0:
             yield
     lines = (f"{name} ::= {says}\n" for says, name in rules.items())
-    return f"root ::= {_start(tree, names)}\n{_FREE}{''.join(lines)}"
+    return f"root ::= {_start(tree, names, files_only)}\n{_FREE}{''.join(lines)}"
 
 
 def spellings(path: PathName, root: PathName | None) -> Iterator[PathName]:
@@ -115,11 +121,12 @@ def _put(tree: Mapping[str, _Folder], path: PathName, folders: list[_Folder]) ->
     return here
 
 
-def _start(tree: Mapping[str, _Folder], names: Mapping[_Folder, str]) -> str:
+def _start(tree: Mapping[str, _Folder], names: Mapping[_Folder, str], files_only: bool) -> str:
     says = ['""']
     for anchor in _ANCHORS:
         folder = tree[anchor]
-        inner = f" ({_choices(folder, names)})?" if folder.leads else " free"
+        end = "" if files_only else "?"
+        inner = f" ({_choices(folder, names)}){end}" if folder.leads else " free"
         says.append(literal(anchor) + inner)
     if not tree["~/"].leads:
         says[-1] = '"~" free'
@@ -185,25 +192,29 @@ def _escape(letter: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def structural_tag(keys: Mapping[str, Iterable[str]], grammar: str) -> bytes:
-    """Return a ``response_format`` by which these keys of these tools hold a path of the grammar.
+def structural_tag(tools: Mapping[str, Mapping[str, str]]) -> bytes:
+    """Return a ``response_format`` by which keys of tools hold a path of their grammar.
+
+    ``tools`` gives the grammar of each key, by the tool's name.
 
     All other text, other keys and other tools are free. A key is looked for within its tool's
     call alone: the same key of a tool that writes must be able to name what is new.
     """
-    content = {"type": "grammar", "grammar": grammar}
-    tools = [
-        _tags("<invoke", name, _tags_of(sorted(some), content), "</invoke>")
-        for name, some in sorted(keys.items())
+    calls = [
+        _tag("<invoke", name, _of_keys(keys), "</invoke>") for name, keys in sorted(tools.items())
     ]
-    return json.dumps({"type": "structural_tag", "format": _triggered(tools)}).encode()
+    return json.dumps({"type": "structural_tag", "format": _triggered(calls)}).encode()
 
 
-def _tags_of(keys: Iterable[str], content: Mapping[str, Any]) -> dict[str, Any]:
-    return _triggered([_tags("<parameter", key, content, "</parameter>") for key in keys])
+def _of_keys(keys: Mapping[str, str]) -> dict[str, Any]:
+    tags = []
+    for key, grammar in sorted(keys.items()):
+        content = {"type": "grammar", "grammar": grammar}
+        tags.append(_tag("<parameter", key, content, "</parameter>"))
+    return _triggered(tags)
 
 
-def _tags(begin: str, name: str, content: Mapping[str, Any], end: str) -> dict[str, Any]:
+def _tag(begin: str, name: str, content: Mapping[str, Any], end: str) -> dict[str, Any]:
     return {"type": "tag", "begin": f'{begin} name="{name}">', "content": content, "end": end}
 
 

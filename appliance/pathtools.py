@@ -129,20 +129,24 @@ def read_tools(tools: Any) -> Tools:
     return Tools(dict(_read_tools(tools if isinstance(tools, list) else [])))
 
 
-def constrainable(tools: Any) -> dict[str, list[str]]:
-    """Return the keys of tools that name, in a text, what is there to be read or listed."""
+def constrainable(tools: Any) -> dict[str, dict[str, bool]]:
+    """Return the keys of tools that name, in a text, what is there to be read or listed.
+
+    With each, whether it can only be a file: the tool reads, and it or the key says so.
+    """
     deeds = read_tools(tools).deeds
     found = {}
     for name, schema in _schemas(tools if isinstance(tools, list) else []):
         properties = schema.get("properties") if isinstance(schema, dict) else None
         if deeds[name] not in (Deed.READ, Deed.LIST) or not _PLAIN_NAME.fullmatch(name):
             continue
-        keys = [
-            key
+        reads_file = deeds[name] is Deed.READ and not {"file", "files"}.isdisjoint(words_of(name))
+        keys = {
+            key: reads_file or (deeds[name] is Deed.READ and "file" in words_of(key))
             for key, value in (properties.items() if isinstance(properties, dict) else ())
             if key_kind(key) is KeyKind.PATH and not creates(key) and _PLAIN_NAME.fullmatch(key)
             and isinstance(value, dict) and value.get("type") == "string"
-        ]  # fmt: skip
+        }  # fmt: skip
         if keys:
             found[name] = keys
     return found
