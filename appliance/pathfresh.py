@@ -22,7 +22,7 @@ from appliance.pathwitness import has_failed, texts_of, without_details, witness
 _HERE = PathName("", ())
 _BY_PATTERN = {"glob", "find", "search", "grep", "status"}
 _REST = re.compile(
-    r"(?i)truncat|\b(?:more|omitted|hidden|remaining)\b|\blimit|\b(?:first|only|showing) \d+"
+    r"(?i)truncate|\b(?:more|omitted|hidden|remaining)\b|\blimit|\b(?:first|only|showing) \d+"
     r"|too many|not shown|page \d+|^\W*(?:\.\.\.|…)\W*$"
 )
 _MOST_REMARKS = 3  # lines of a listing that are no names: its head, a count, a hint
