@@ -48,6 +48,7 @@ class Exchange:
     status: int = 0
     started: bool = False
     answered: bool = False
+    is_over: bool = False  # the client has been sent its last byte
     chunks: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -157,10 +158,11 @@ def header_texts(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def hang_up_watch(receive: Receive) -> Iterator[None]:
+def hang_up_watch(exchange: Exchange, receive: Receive) -> Iterator[None]:
     """Cancel the ``with`` body when the client leaves: it ends with HangUp then.
 
-    From here on ``receive`` belongs to the watch.
+    From here on ``receive`` belongs to the watch. It also ends when the reply does, which is told
+    before the ``with`` body has had its turn where the last byte was sent beside it.
     """
     carrying = asyncio.current_task()
     assert carrying is not None  # noqa: S101  (a coroutine runs in one)
@@ -170,8 +172,9 @@ def hang_up_watch(receive: Receive) -> Iterator[None]:
         nonlocal has_left
         while (await receive())["type"] != "http.disconnect":
             pass
-        has_left = True
-        carrying.cancel()
+        if not exchange.is_over:
+            has_left = True
+            carrying.cancel()
 
     watching = asyncio.ensure_future(watch())
     try:

@@ -11,6 +11,7 @@ from appliance.exchange import Exchange
 from appliance.keepalive import Waits
 from appliance.media import MediaPolicy
 from appliance.metrics import Metrics
+from appliance.pathconstraint import PathConstraints
 from appliance.pathrepair import Mode
 from appliance.pathwatch import PathGuards
 from appliance.prompt import PromptPolicy
@@ -42,6 +43,7 @@ def build_relay(
         settings.keepalive_s,
         settings.keepalive,
     )
+    guards = PathGuards(metrics, shows_paths=settings.path_guard_debug)
     return Relay(
         engine,
         gate,
@@ -50,7 +52,8 @@ def build_relay(
             metrics,
             _care(settings),
             _watch(settings, metrics),
-            PathGuards(metrics, shows_paths=settings.path_guard_debug).watch,
+            guards.watch,
+            PathConstraints(metrics, guards.reader).make,
         ),
         waits,
         metrics,

@@ -24,8 +24,10 @@ class GatewaySettings(BaseModel):
     media_hosts: Words = Field(
         (), description="hosts that the engine may fetch media from; data: URLs need none"
     )
-    path_guard: Literal["off", "observe", "repair", "repair-commands"] = Field(
-        "observe", description="path names that the model glitched: count them, or mend them too"
+    path_guard: Literal["off", "observe", "repair", "constrain", "repair-commands"] = Field(
+        "observe",
+        description="path names that the model glitched: count them, mend them too, or "
+        "(experimental) let the engine read known paths alone",
     )
     path_guard_debug: bool = Field(
         False, description="let the log name the glitched paths, which tell of prompts"

@@ -17,6 +17,7 @@ class Mode(StrEnum):
     OFF = "off"
     OBSERVE = "observe"
     REPAIR = "repair"
+    CONSTRAIN = "constrain"  # observe, and ask the engine to decode reads by the known paths
     REPAIR_COMMANDS = "repair-commands"  # and those of tools that delete, move or execute
 
     @property

@@ -82,6 +82,7 @@ _TEXT_KEYS = _set(
     "pattern regex query description prompt message title thought url search replace glob include "
     "exclude body instructions question result reason explanation todo todos"
 )
+_PLAIN_NAME = re.compile(r"[\w.-]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _JOIN = re.compile(r"[^a-z0-9]")
 
@@ -126,6 +127,36 @@ class Tools:
 def read_tools(tools: Any) -> Tools:
     """Return the tools of a request's ``tools``, in the shape of any of the three APIs."""
     return Tools(dict(_read_tools(tools if isinstance(tools, list) else [])))
+
+
+def constrainable(tools: Any) -> dict[str, dict[str, bool]]:
+    """Return the keys of tools that name, in a text, what is there to be read or listed.
+
+    With each, whether it can only be a file: the tool reads, and it or the key says so.
+    """
+    deeds = read_tools(tools).deeds
+    found = {}
+    for name, schema in _schemas(tools if isinstance(tools, list) else []):
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        if deeds[name] not in (Deed.READ, Deed.LIST) or not _PLAIN_NAME.fullmatch(name):
+            continue
+        reads_file = deeds[name] is Deed.READ and not {"file", "files"}.isdisjoint(words_of(name))
+        keys = {
+            key: reads_file or (deeds[name] is Deed.READ and "file" in words_of(key))
+            for key, value in (properties.items() if isinstance(properties, dict) else ())
+            if key_kind(key) is KeyKind.PATH and not creates(key) and _PLAIN_NAME.fullmatch(key)
+            and isinstance(value, dict) and value.get("type") == "string"
+        }  # fmt: skip
+        if keys:
+            found[name] = keys
+    return found
+
+
+def _schemas(tools: list[Any]) -> Iterator[tuple[str, Any]]:
+    for tool in tools:
+        told = tool.get("function", tool) if isinstance(tool, dict) else None
+        if isinstance(told, dict) and isinstance(name := told.get("name"), str):
+            yield name, told.get("parameters")
 
 
 def _read_tools(tools: list[Any]) -> Iterator[tuple[str, Deed]]:

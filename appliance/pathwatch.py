@@ -35,13 +35,13 @@ class PathGuards:
     def __init__(self, metrics: Metrics, *, shows_paths: bool = False) -> None:
         self._metrics = metrics
         self._shows_paths = shows_paths
-        self._reader = Reader(time.perf_counter)
+        self.reader = Reader(time.perf_counter)
 
     def watch(self, exchange: Exchange) -> "PathWatch | None":
         """Return what watches one reply's paths, None where nothing is to be watched."""
         if exchange.path_mode is Mode.OFF or exchange.route.path not in MARKS:
             return None
-        return PathWatch(exchange, self._reader, lambda judged: self._tell(exchange, judged))
+        return PathWatch(exchange, self.reader, lambda judged: self._tell(exchange, judged))
 
     def _tell(self, exchange: Exchange, judged: Judged) -> None:
         found = judged.finding

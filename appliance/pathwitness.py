@@ -72,13 +72,13 @@ def fill(page: Page, text: bytes, calls: Mapping[str, Call]) -> Iterator[None]:
         call = calls.get(str(message.get("tool_call_id")))
         yield from _result(page, message.get("content"), call)
     elif role in ("system", "developer"):
-        for one in _texts(message.get("content")):
+        for one in texts_of(message.get("content")):
             yield from _system(page, one)
     elif role == "user":
         yield from _user(page, message.get("content"), calls)
 
 
-def _texts(content: Any) -> Iterator[str]:
+def texts_of(content: Any) -> Iterator[str]:
     """Yield the texts of a content of any shape: a text, or parts that hold one."""
     if isinstance(content, str):
         yield content
@@ -116,7 +116,7 @@ def _user(page: Page, content: Any, calls: Mapping[str, Call]) -> Iterator[None]
         if isinstance(part, dict) and part.get("type") == "tool_result":
             call = calls.get(str(part.get("tool_use_id")))
             yield from _result(page, part.get("content"), call)
-    for text in _texts(content):
+    for text in texts_of(content):
         if (result := _RESULT.match(text)) is not None:
             call = Call(result[1], {"path": result[2] or ""})
             yield from _result(page, text[result.end() :], call)
@@ -158,16 +158,16 @@ def _environment(page: Page, text: str) -> Iterator[None]:
 
 def _result(page: Page, content: Any, call: Call | None) -> Iterator[None]:
     """Read what a tool returned. Only of a call that went well are the paths known by it."""
-    texts = list(_texts(content))
+    texts = list(texts_of(content))
     if call is None:
         for text in texts:
             yield from _mentioned(page, text, CONTENT)
         return
     begin = "".join(texts)[:_SHORT]
-    if not (sum(map(len, texts)) < _SHORT and _FAILED.search(begin)):
+    if not has_failed("".join(texts)):
         for path in paths_of(call.arguments):
             page.add(path, CALL)
-    kind, folder = _witness(call, begin)
+    kind, folder = witness(call, begin)
     for text in texts:
         if kind == LISTING:
             yield from _listed(page, text, folder, LISTING)
@@ -175,7 +175,17 @@ def _result(page: Page, content: Any, call: Call | None) -> Iterator[None]:
             yield from _mentioned(page, text, kind)
 
 
-def _witness(call: Call, begin: str) -> tuple[int, str]:
+def has_failed(result: str) -> bool:
+    """Tell whether a tool's result says that its call failed."""
+    return len(result) < _SHORT and _FAILED.search(result) is not None
+
+
+def without_details(content: Any) -> str:
+    """Return what a user's message says itself: without what the client put in."""
+    return "\n".join(_PUT_IN.sub("", text) for text in texts_of(content)).strip()
+
+
+def witness(call: Call, begin: str) -> tuple[int, str]:
     """Return what kind of evidence a call's result is, and the folder that it speaks from."""
     if is_web(call.name):
         return WEB, ""

@@ -125,7 +125,7 @@ class Relay:
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> str:
         draft = await self._bodies.take(exchange, receive)
-        with hang_up_watch(receive):
+        with hang_up_watch(exchange, receive):
             return await self._exchange(exchange, draft, send)
 
     async def _exchange(self, exchange: Exchange, draft: Draft, send: Send) -> str:

@@ -54,6 +54,14 @@ class RelayMetrics:
             ("kind", "action"),
             registry=registry,
         )
+        self.path_constraints = Counter(
+            "appliance_path_constraints",
+            "Requests in the mode constrain, by what became of them: added; or not, as unfit (the "
+            "client chose a format or a tool), none (no fresh listing), incomplete (a listing), "
+            "many (paths), windows, late (first byte, once), refused (by the engine)",
+            ("outcome",),
+            registry=registry,
+        )
         self.running = Gauge(
             "appliance_requests_running", "Requests that hold a place", registry=registry
         )

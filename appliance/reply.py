@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httpx
 from starlette.types import Send
@@ -14,6 +14,7 @@ from appliance.faults import is_cut_off
 from appliance.keepalive import retry_after_s
 from appliance.metrics import Metrics
 from appliance.openai import forward_headers, return_headers
+from appliance.pathconstraint import Constraint
 from appliance.pathwatch import PathWatch
 from appliance.stream import Care, Filter, Stream, Traffic, Watch
 from appliance.upstream import Upstream
@@ -25,10 +26,16 @@ NO_WATCH: Callable[[Exchange], Watch | None] = lambda _exchange: None  # noqa: E
 NO_GUARD: Callable[[Exchange], PathWatch | None] = lambda _exchange: None  # noqa: E731
 
 
+async def no_constraint(_exchange: Exchange) -> Constraint | None:
+    """Constrain nothing."""
+    return None
+
+
 class Replies:
     """Asks the engine, and passes its replies on.
 
-    ``watch`` makes what may end a stream early, ``guard`` what watches a reply's paths.
+    ``watch`` makes what may end a stream early, ``guard`` what watches a reply's paths,
+    ``constrain`` what is added to a request to keep them right.
     """
 
     def __init__(
@@ -37,11 +44,13 @@ class Replies:
         care: Care | None = None,
         watch: Callable[[Exchange], Watch | None] = NO_WATCH,
         guard: Callable[[Exchange], PathWatch | None] = NO_GUARD,
+        constrain: Callable[[Exchange], Awaitable[Constraint | None]] = no_constraint,
     ) -> None:
         self._metrics = metrics
         self._care = care or Care()
         self._watch = watch
         self._guard = guard
+        self._constrain = constrain
         self._traffic = Traffic()
 
     @property
@@ -60,11 +69,8 @@ class Replies:
         Raises Broken once a head is out, UpstreamError or UpstreamTimeout before that.
         """
         exchange.window = "head"
-        route, began = exchange.route, time.monotonic()
-        headers = forward_headers(exchange.headers, exchange.request_id)
-        exchange.bytes_in = len(body)  # one that is sent again counts once
-        within_s = self._care.deadlines.head_s
-        reply = await upstream.ask(route.method, route.path, headers, body, within_s=within_s)
+        constraint, began = await self._constrain(exchange), time.monotonic()
+        reply = await self._ask(exchange, upstream, body, constraint)
         try:
             exchange.answered = True
             if reply.status_code in (401, 403):
@@ -74,6 +80,25 @@ class Replies:
             await self._pass(exchange, reply, send, began)
         finally:
             reply.close()
+            if constraint is not None:
+                constraint.note(exchange)
+
+    async def _ask(
+        self, exchange: Exchange, upstream: Upstream, body: bytes, constraint: Constraint | None
+    ) -> Reply:
+        """Ask; where the engine refuses a request that was constrained, again as it came."""
+        route, within_s = exchange.route, self._care.deadlines.head_s
+        headers = forward_headers(exchange.headers, exchange.request_id)
+        if constraint is not None and constraint.is_added:
+            added = constraint.added(body)
+            exchange.bytes_in = len(added)
+            reply = await upstream.ask(route.method, route.path, headers, added, within_s=within_s)
+            if reply.status_code != 400:
+                return reply
+            reply.close()
+            constraint.refused()
+        exchange.bytes_in = len(body)  # one that is sent again counts once
+        return await upstream.ask(route.method, route.path, headers, body, within_s=within_s)
 
     async def _pass(self, exchange: Exchange, reply: Reply, send: Send, began: float) -> None:
         headers = reply.headers

@@ -130,7 +130,6 @@ class Stream:
         self._spoke = self._chunk_at = time.monotonic()
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_ended = False
         self._late = b""  # released while the client was slow
 
     async def run(self) -> bytes:
@@ -152,7 +151,7 @@ class Stream:
                 self._sending.cancel()
             if self._guard is not None:
                 self._guard.close()
-        if not self._is_ended:
+        if not self._exchange.is_over:
             await self._say(b"", more=False)
         return b"".join(self._last)
 
@@ -231,7 +230,7 @@ class Stream:
         self._spoke = now
         more = not self._reply.is_whole or self._framer.holds
         more = more or (self._guard is not None and self._guard.holds)
-        self._is_ended = not more
+        self._exchange.is_over = not more
         sending = self._send({"type": "http.response.body", "body": data, "more_body": more})
         try:
             awaited = sending.send(None)

@@ -19,6 +19,7 @@ from appliance.httpserver import ClientProtocol
 from appliance.keepalive import Waits
 from appliance.metrics import Metrics
 from appliance.openai import ROUTES
+from appliance.pathconstraint import PathConstraints
 from appliance.pathrepair import Mode
 from appliance.pathwatch import PathGuards
 from appliance.prompt import PromptPolicy
@@ -206,6 +207,8 @@ async def front(
     box = Box(gate or Gate(1, 64), await (engine or Mortal(reply=ANSWER)).listen())
     lengths: dict[str, Any] = {"queue_timeout_s": WITHIN_S, **SOON, **waits}
     lengths.setdefault("admit_wait_s", lengths["queue_timeout_s"])
+    guards = PathGuards(box.metrics)
+    constraints = PathConstraints(box.metrics, guards.reader)
     box.relay = Relay(
         cast(Engine, box),
         box.gate,
@@ -216,7 +219,7 @@ async def front(
             max_body_bytes=1_000_000,
             path_mode=path_mode,
         ),
-        Replies(box.metrics, care, watch, PathGuards(box.metrics).watch),
+        Replies(box.metrics, care, watch, guards.watch, constraints.make),
         Waits(**lengths),
         box.metrics,
         expected_s=lambda: box.expected_s,

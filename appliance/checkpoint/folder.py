@@ -29,6 +29,7 @@ def read_model_facts(folder: Path) -> ModelFacts:
             code="model_missing",
         )
     config = _read_json(folder / "config.json")
+    _described(folder, config)  # a config of something else is told before its shards' faults
     try:
         shards = _shards(folder)
         weights = _weigh(shards)
@@ -44,13 +45,7 @@ def model_facts(
 
     Raises ModelFolderError for a config that describes no model.
     """
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list) or not architectures:
-        raise _broken(folder / "config.json", "names no architectures")
-    inner = config.get("text_config") or config
-    if not isinstance(inner, dict):
-        raise _broken(folder / "config.json", "has a text_config that is no JSON object")
-    architecture = str(architectures[0])
+    architecture, inner = _described(folder, config)
     cache, unknown = _cache(architecture, {"torch_dtype": model_dtype(config), **inner})
     return ModelFacts(
         folder=folder,
@@ -67,6 +62,17 @@ def model_facts(
         cache_dtype=cache_dtype(config, inner),
         cache_unknown=unknown,
     )
+
+
+def _described(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a model's architecture, and the config of what reads its text."""
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        raise _broken(folder / "config.json", "names no architectures")
+    inner = config.get("text_config") or config
+    if not isinstance(inner, dict):
+        raise _broken(folder / "config.json", "has a text_config that is no JSON object")
+    return str(architectures[0]), inner
 
 
 def _cache(architecture: str, config: dict[str, Any]) -> tuple[tuple[CacheLayers, ...], str]:

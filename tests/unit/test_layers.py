@@ -16,7 +16,7 @@ PURE = (
     *("splice", "seen", "draft", "media", "history", "context", "conversation", "intake"),
     *("sequences", "faults"),
     *("paths", "pathtext", "pathlisting", "pathtools", "pathledger", "pathwitness", "pathhistory"),
-    *("partdiff", "pathdiff", "glitches", "pathrepair", "pathguard"),
+    *("partdiff", "pathdiff", "glitches", "pathrepair", "pathguard", "pathfresh", "pathgrammar"),
     *("patharguments", "pathwire", "pathstream"),
     *("doctor/row", "doctor/dockerfacts", "doctor/dockerrows", "doctor/composefacts"),
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),

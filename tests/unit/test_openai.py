@@ -285,6 +285,6 @@ def test_without_the_header_the_prompt_is_wanted() -> None:
 
 
 def test_an_unknown_word_in_the_header_is_refused() -> None:
-    with pytest.raises(RequestError, match="'maybe' is neither on nor off") as caught:
+    with pytest.raises(RequestError, match="'maybe' is none of on, off") as caught:
         injection_switch(Headers({"X-Appliance-Prompt": "maybe"}))
     assert caught.value.http_status == 400
