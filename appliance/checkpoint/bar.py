@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 WIDTH = 24
 
@@ -35,6 +35,12 @@ class Bar:
             if now - self._shown >= (0.2 if self._tty else 10):
                 self._shown = now
                 self._show(now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Show the end, unless it was over before anyone would look."""
@@ -70,9 +76,14 @@ def bar_line(
     else:
         text += f"{done} of {total} {unit}"
     if rate > 0:
-        speed = f"{rate / 1e9:.2f} GB/s, " if unit == "GB" else ""
+        speed = f"{speed_of(rate)}, " if unit == "GB" else ""
         text += f", {speed}{clock((total - done) / rate)} left"
     return text
+
+
+def speed_of(rate: float) -> str:
+    """Return bytes a second as ``1.42 GB/s``, or below that as ``23.4 MB/s``."""
+    return f"{rate / 1e9:.2f} GB/s" if rate >= 1e9 else f"{rate / 1e6:.1f} MB/s"
 
 
 def clock(seconds: float) -> str:

@@ -17,7 +17,7 @@ from appliance.checkpoint.maskfile import Mask, read_mask, render_mask
 from appliance.checkpoint.opening import open_source
 from appliance.checkpoint.outcome import Outcome, describe_mask, describe_plan, render_report
 from appliance.checkpoint.plan import Rules
-from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan
+from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan, require_unchanged
 from appliance.checkpoint.source import LocalSource, Source
 from appliance.checkpoint.verify import Verification, Verifier
 from appliance.checkpoint.write import Writer, write_error
@@ -102,15 +102,14 @@ def _run(options: argparse.Namespace) -> int:
         layout = read_layout(source)
         mask, found = _mask(options, source, layout)
         outcome = Outcome(source.label, options.destination, mask, found)
-        outcome.plan = make_plan(
-            source, layout, Wanted(Rules(mask, options.keep_kv_bias), options.keep_code)
-        )
+        wanted = Wanted(Rules(mask, options.keep_kv_bias), options.keep_code)
+        outcome.plan = make_plan(source, layout, wanted, options.jobs)
         del layout  # 190,000 names are 40 MB
         print("\n".join(describe_plan(outcome.plan)))
         if not options.dry_run:
             _write_and_verify(options, source, outcome.plan, outcome)
         if options.report:
-            outcome.input_scales = input_scales(source, outcome.plan)
+            outcome.input_scales = input_scales(source, outcome.plan, options.jobs)
             save(options.report, render_report(outcome))
     finally:
         source.close()
@@ -130,7 +129,7 @@ def _mask(options: argparse.Namespace, source: Source, layout: Layout) -> tuple[
         return read_mask(path, layout.layers, original, retained), None
     reference = open_source(options.compare_with)
     try:
-        found = find_mask(source, layout, reference, retained)
+        found = find_mask(source, layout, reference, retained, options.jobs)
     finally:
         reference.close()
     print("\n".join(describe_mask(found)))
@@ -186,11 +185,9 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
         journal = Journal(destination, plan.digest)
         try:
             destination.require_room(plan.total_bytes)
-            bar = Bar("writing", plan.copied_bytes)
-            try:
+            with Bar("writing", plan.copied_bytes) as bar:
                 Writer(source, destination, journal, bar).write_files(plan.files.values(), jobs)
-            finally:
-                bar.close()
+            require_unchanged(source, plan)
             for name, text in plan.texts.items():
                 destination.put(name, text)
         finally:
@@ -205,9 +202,8 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
 def verify(source: Source, plan: PrunePlan, folder: Path, jobs: int) -> Verification:
     """Compare the checkpoint in ``folder`` with its source."""
     pruned = LocalSource(folder)
-    bar = Bar("comparing", plan.copied_bytes)
     try:
-        return Verifier(source, pruned, plan, bar).verify(jobs)
+        with Bar("comparing", plan.copied_bytes) as bar:
+            return Verifier(source, pruned, plan, bar).verify(jobs)
     finally:
-        bar.close()
         pruned.close()
