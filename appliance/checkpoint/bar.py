@@ -5,6 +5,8 @@ import threading
 import time
 from typing import Self, TextIO
 
+from appliance.checkpoint.telling import tell
+
 WIDTH = 24
 
 
@@ -17,7 +19,7 @@ class Bar:
         self._label, self._total, self._done, self._skipped = label, total, 0, 0
         self._unit = unit
         self._out = out if out is not None else sys.stderr
-        self._tty = self._out.isatty()
+        self._tty = self._out is not None and self._out.isatty()
         self._lock = threading.Lock()
         self._began = self._shown = time.monotonic()
 
@@ -49,15 +51,14 @@ class Bar:
             if self._tty or now - self._began > 2:
                 self._show(now)
                 if self._tty:
-                    self._out.write("\n")
+                    tell("\n", self._out)
 
     def _show(self, now: float) -> None:
         seconds = now - self._began
         text = bar_line(
             self._label, self._done, self._total, seconds, self._skipped, unit=self._unit
         )
-        self._out.write(f"\r{text}\x1b[K" if self._tty else text + "\n")
-        self._out.flush()
+        tell(f"\r{text}\x1b[K" if self._tty else text + "\n", self._out)
 
 
 def bar_line(

@@ -1,7 +1,7 @@
 """Runs tasks side by side: the first that fails ends all, and its error is the one that is told."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
@@ -35,7 +35,7 @@ def side_by_side(tasks: Sequence[Callable[[], None]], jobs: int, stop: Callable[
 
 def in_order(
     read: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: Callable[[], None]
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield what ``read`` returns of each item, in order; at most ``jobs`` are read ahead.
 
     Raises the first item's error, also an interrupt. ``stop`` is called before: it must make the
