@@ -3,7 +3,9 @@
 import sys
 import threading
 import time
-from typing import TextIO
+from typing import Self, TextIO
+
+from appliance.checkpoint.telling import tell
 
 WIDTH = 24
 
@@ -17,7 +19,7 @@ class Bar:
         self._label, self._total, self._done, self._skipped = label, total, 0, 0
         self._unit = unit
         self._out = out if out is not None else sys.stderr
-        self._tty = self._out.isatty()
+        self._tty = self._out is not None and self._out.isatty()
         self._lock = threading.Lock()
         self._began = self._shown = time.monotonic()
 
@@ -36,6 +38,12 @@ class Bar:
                 self._shown = now
                 self._show(now)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Show the end, unless it was over before anyone would look."""
         with self._lock:
@@ -43,15 +51,14 @@ class Bar:
             if self._tty or now - self._began > 2:
                 self._show(now)
                 if self._tty:
-                    self._out.write("\n")
+                    tell("\n", self._out)
 
     def _show(self, now: float) -> None:
         seconds = now - self._began
         text = bar_line(
             self._label, self._done, self._total, seconds, self._skipped, unit=self._unit
         )
-        self._out.write(f"\r{text}\x1b[K" if self._tty else text + "\n")
-        self._out.flush()
+        tell(f"\r{text}\x1b[K" if self._tty else text + "\n", self._out)
 
 
 def bar_line(
@@ -70,9 +77,14 @@ def bar_line(
     else:
         text += f"{done} of {total} {unit}"
     if rate > 0:
-        speed = f"{rate / 1e9:.2f} GB/s, " if unit == "GB" else ""
+        speed = f"{speed_of(rate)}, " if unit == "GB" else ""
         text += f", {speed}{clock((total - done) / rate)} left"
     return text
+
+
+def speed_of(rate: float) -> str:
+    """Return bytes a second as ``1.42 GB/s``, or below that as ``23.4 MB/s``."""
+    return f"{rate / 1e9:.2f} GB/s" if rate >= 1e9 else f"{rate / 1e6:.1f} MB/s"
 
 
 def clock(seconds: float) -> str:

@@ -1,14 +1,16 @@
 """The command behind extras/delete_experts.py: find or read the mask, prune, verify, report."""
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.destination import Destination, is_finished, refuse_overlap
-from appliance.checkpoint.failures import DestinationError, MaskError
+from appliance.checkpoint.failures import DestinationError, MaskError, WriteError
 from appliance.checkpoint.inputscales import input_scales
 from appliance.checkpoint.journal import Journal
 from appliance.checkpoint.layout import Layout, read_layout
@@ -17,8 +19,9 @@ from appliance.checkpoint.maskfile import Mask, read_mask, render_mask
 from appliance.checkpoint.opening import open_source
 from appliance.checkpoint.outcome import Outcome, describe_mask, describe_plan, render_report
 from appliance.checkpoint.plan import Rules
-from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan
+from appliance.checkpoint.prune import PrunePlan, Wanted, make_plan, require_unchanged
 from appliance.checkpoint.source import LocalSource, Source
+from appliance.checkpoint.telling import tell
 from appliance.checkpoint.verify import Verification, Verifier
 from appliance.checkpoint.write import Writer, write_error
 from appliance.errors import ApplianceError
@@ -32,12 +35,20 @@ examples:
   delete_experts.py SRC DST --deleted-experts-file F --dry-run    say what would be written
   delete_experts.py SRC DST --deleted-experts-file F --resume     after an interruption
   delete_experts.py SRC DST --deleted-experts-file F --verify     a finished DST is only checked
-SRC and REF are folders; they may also be hf://owner/name[@revision] or an https address.
+SRC and REF are folders; they may also be hf://owner/name[@revision] or an https address: then
+only what stays is fetched. --verify of such a SRC fetches all of it a second time.
+environment: HF_ENDPOINT is the hub (default https://huggingface.co); HF_TOKEN, HF_TOKEN_PATH or
+HF_HOME/token has the token, which is sent to that host alone, over https; HTTPS_PROXY and NO_PROXY
+name a proxy, SSL_CERT_FILE the certificates to trust.
 exit codes:
-  0 done    1 the mask is in doubt, or DST differs from SRC    2 wrong flags
-  65 SRC is broken or not understood    66 SRC cannot be read    73 DST is not empty or too small
-  74 writing failed (--resume goes on)    130 interrupted (--resume goes on)
+  0 done                                        1 the mask is in doubt, or DST differs from SRC
+  2 wrong flags                                 65 SRC is broken, hostile or not understood
+  66 SRC cannot be read, or has changed         73 DST or another file may not or cannot be made
+  74 writing failed (--resume goes on)          75 the server does not answer (--resume goes on)
+  76 the server breaks the rules, or SRC changed    77 a token or a licence is missing
+  130 interrupted (--resume goes on)
 """
+_AFTERWARDS = "DST is as it was said above; the same with --verify and another F reports anew"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except ApplianceError as error:
-        print(f"delete_experts: {error}", file=sys.stderr)
+        tell(f"delete_experts: {error}\n", sys.stderr)
         return error.exit_code
+    except OSError as cause:
+        tell(f"delete_experts: {cause}\n  -> mend this, then --resume goes on\n", sys.stderr)
+        return WriteError.exit_code
     except KeyboardInterrupt:
-        print("delete_experts: interrupted; --resume goes on", file=sys.stderr)
+        tell("delete_experts: interrupted; --resume goes on\n", sys.stderr)
         return 130
 
 
@@ -93,8 +107,7 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     for path in filter(None, (options.report, options.save_deleted_experts)):
-        if not path.parent.is_dir():  # told now, and not after an hour
-            raise DestinationError(f"there is no folder for {path}", "make it, or name another")
+        refuse_unwritable(path)  # told now, and not after an hour
     source = open_source(options.source)
     try:
         if isinstance(source, LocalSource):
@@ -102,16 +115,15 @@ def _run(options: argparse.Namespace) -> int:
         layout = read_layout(source)
         mask, found = _mask(options, source, layout)
         outcome = Outcome(source.label, options.destination, mask, found)
-        outcome.plan = make_plan(
-            source, layout, Wanted(Rules(mask, options.keep_kv_bias), options.keep_code)
-        )
+        wanted = Wanted(Rules(mask, options.keep_kv_bias), options.keep_code)
+        outcome.plan = make_plan(source, layout, wanted, options.jobs)
         del layout  # 190,000 names are 40 MB
-        print("\n".join(describe_plan(outcome.plan)))
+        _say(describe_plan(outcome.plan))
         if not options.dry_run:
             _write_and_verify(options, source, outcome.plan, outcome)
         if options.report:
-            outcome.input_scales = input_scales(source, outcome.plan)
-            save(options.report, render_report(outcome))
+            outcome.input_scales = input_scales(source, outcome.plan, options.jobs)
+            save(options.report, render_report(outcome), _AFTERWARDS)
     finally:
         source.close()
     return 1 if outcome.verification and outcome.verification.problems else 0
@@ -130,10 +142,10 @@ def _mask(options: argparse.Namespace, source: Source, layout: Layout) -> tuple[
         return read_mask(path, layout.layers, original, retained), None
     reference = open_source(options.compare_with)
     try:
-        found = find_mask(source, layout, reference, retained)
+        found = find_mask(source, layout, reference, retained, options.jobs)
     finally:
         reference.close()
-    print("\n".join(describe_mask(found)))
+    _say(describe_mask(found))
     if found.doubts and not options.allow_ambiguous:
         raise MaskError(
             f"the mask is in doubt in {len(found.doubts)} of {layout.layers} layers: "
@@ -141,18 +153,39 @@ def _mask(options: argparse.Namespace, source: Source, layout: Layout) -> tuple[
             "is REF pruned from this very model? --allow-ambiguous takes the best guess",
         )
     if options.save_deleted_experts:
-        save(options.save_deleted_experts, render_mask(found.mask))
+        save(options.save_deleted_experts, render_mask(found.mask), "name another file")
     return found.mask, found
 
 
-def save(path: Path, text: str) -> None:
-    """Write a small file that was asked for. Raises DestinationError when it cannot be."""
+def refuse_unwritable(path: Path) -> None:
+    """Raise DestinationError when a file that is asked for surely cannot be written."""
+    if not path.parent.is_dir():
+        raise DestinationError(f"there is no folder for {path}", "make it, or name another")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DestinationError(f"{path} cannot be written", "name a file in a folder of yours")
+
+
+def save(path: Path, text: str, hint: str) -> None:
+    """Write a small file that was asked for: whole, or what was there stays.
+
+    Raises DestinationError with ``hint`` when it cannot be.
+    """
+    path = path.resolve()
+    is_plain = path.is_file() or not path.exists()  # and no /dev/stdout
+    part = path.with_name(f"{path.name}.part") if is_plain else path
     try:
-        path.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     except OSError as cause:
-        raise DestinationError(
-            f"{path} cannot be written: {cause.strerror}", "name another"
-        ) from cause
+        if is_plain:
+            with suppress(OSError):
+                part.unlink()
+        raise DestinationError(f"{path} cannot be written: {cause.strerror}", hint) from cause
+
+
+def _say(lines: Iterable[str]) -> None:
+    if why := tell("".join(f"{line}\n" for line in lines), sys.stdout):
+        tell(f"delete_experts: stdout is lost ({why}); the work goes on\n", sys.stderr)
 
 
 def _write_and_verify(
@@ -163,17 +196,14 @@ def _write_and_verify(
         began = time.monotonic()
         write(source, plan, folder, resume=options.resume, jobs=options.jobs)
         outcome.seconds = time.monotonic() - began
-        print(f"wrote {plan.total_bytes:,} bytes in {outcome.seconds:.1f} s into {folder}")
+        _say([f"wrote {plan.total_bytes:,} bytes in {outcome.seconds:.1f} s into {folder}"])
     if options.verify:
         outcome.verification = verify(source, plan, folder, options.jobs)
         problems = outcome.verification.problems
-        for line in problems[:20]:
-            print(f"WRONG: {line}")
-        print(
-            f"verified {outcome.verification.tensors:,} tensors, "
-            f"{outcome.verification.compared_bytes:,} bytes: "
-            + (f"{len(problems)} problems" if problems else "all as in the source")
-        )
+        _say(f"WRONG: {line}" for line in problems[:20])
+        said = f"{len(problems)} problems" if problems else "all as in the source"
+        counts = outcome.verification
+        _say([f"verified {counts.tensors:,} tensors, {counts.compared_bytes:,} bytes: {said}"])
 
 
 def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: int) -> None:
@@ -186,11 +216,9 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
         journal = Journal(destination, plan.digest)
         try:
             destination.require_room(plan.total_bytes)
-            bar = Bar("writing", plan.copied_bytes)
-            try:
+            with Bar("writing", plan.copied_bytes) as bar:
                 Writer(source, destination, journal, bar).write_files(plan.files.values(), jobs)
-            finally:
-                bar.close()
+            require_unchanged(source, plan)
             for name, text in plan.texts.items():
                 destination.put(name, text)
         finally:
@@ -205,9 +233,8 @@ def write(source: Source, plan: PrunePlan, folder: Path, *, resume: bool, jobs: 
 def verify(source: Source, plan: PrunePlan, folder: Path, jobs: int) -> Verification:
     """Compare the checkpoint in ``folder`` with its source."""
     pruned = LocalSource(folder)
-    bar = Bar("comparing", plan.copied_bytes)
     try:
-        return Verifier(source, pruned, plan, bar).verify(jobs)
+        with Bar("comparing", plan.copied_bytes) as bar:
+            return Verifier(source, pruned, plan, bar).verify(jobs)
     finally:
-        bar.close()
         pruned.close()

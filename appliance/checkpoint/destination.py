@@ -1,6 +1,6 @@
 """The folder that is written: whole files only, and nothing outside it whatever a name says.
 
-A file grows as ``.delete_experts/NAME.part`` and is renamed when all of it is on the disk. Every
+A file grows as ``.unfinished/NAME.part`` and is renamed when all of it is on the disk. Every
 name is opened relative to the folder's descriptor, and no link in it is followed.
 """
 
@@ -15,7 +15,8 @@ from pathlib import Path
 from appliance.checkpoint.failures import DestinationError
 from appliance.checkpoint.plain import plain_name
 
-WORK = ".delete_experts"
+WORK = ".unfinished"  # of a prune or a pull
+_FINISHED = ".finished"  # what it is called while it is removed
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -128,8 +129,14 @@ class Destination:
         return os.open("journal", flags, 0o644, dir_fd=self._work)
 
     def finish(self) -> None:
-        """Remove what only an interrupted run needs."""
-        shutil.rmtree(WORK, dir_fd=self._fd)
+        """Remove what only an interrupted run needs.
+
+        It loses its name first: killed in here, nobody goes on with half of a journal.
+        """
+        shutil.rmtree(_FINISHED, ignore_errors=True, dir_fd=self._fd)  # of one that was killed
+        os.rename(WORK, _FINISHED, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.fsync(self._fd)
+        shutil.rmtree(_FINISHED, dir_fd=self._fd)
         os.fsync(self._fd)
 
     def close(self) -> None:

@@ -7,12 +7,13 @@ it may come from a broken disk or from a stranger.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from appliance.checkpoint.failures import CheckpointError
+from appliance.checkpoint.jobs import in_order
 from appliance.checkpoint.source import Source
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
@@ -56,14 +57,39 @@ class Header:
 
 def read_header(source: Source, name: str) -> Header:
     """Return the header of one file. Raises CheckpointError saying what is wrong with it."""
+    return _parsed(source, name, _fetch(source, name))
+
+
+def read_headers(source: Source, names: Sequence[str], jobs: int) -> Iterator[Header]:
+    """Yield the header of each file; ``jobs`` are fetched side by side, parsed one by one.
+
+    Parsed they take ten times the memory. Raises CheckpointError as ``read_header`` does.
+    """
+    texts = in_order(lambda name: _fetch(source, name), names, jobs, source.stop)
+    for name, text in zip(names, texts, strict=True):
+        yield _parsed(source, name, text)
+
+
+def _fetch(source: Source, name: str) -> bytes:
     size = source.size(name)
     try:
         length = _header_length(source.read(name, 0, min(8, size)), size)
-        return parse_header(source.read(name, 8, length), size)
     except ValueError as cause:
-        raise CheckpointError(
-            f"{source.label}/{name} {cause}", "fetch this file again", code="model_incomplete"
-        ) from cause
+        raise _unfit(source, name, cause) from cause
+    return source.read(name, 8, length)
+
+
+def _parsed(source: Source, name: str, text: bytes) -> Header:
+    try:
+        return parse_header(text, source.size(name))
+    except ValueError as cause:
+        raise _unfit(source, name, cause) from cause
+
+
+def _unfit(source: Source, name: str, cause: ValueError) -> CheckpointError:
+    return CheckpointError(
+        f"{source.label}/{name} {cause}", "fetch this file again", code="model_incomplete"
+    )
 
 
 def tensor_bytes(path: Path) -> Counter[str]:

@@ -14,7 +14,10 @@ from appliance.checkpoint.failures import DestinationError
 
 
 class Journal:
-    """The journal of one destination. Threads may note their files side by side."""
+    """The journal of one destination. Threads may note their files side by side.
+
+    ``is_new``: nothing says of the files that are there that they are of this plan.
+    """
 
     def __init__(self, destination: Destination, plan: str) -> None:
         self._lock = threading.Lock()
@@ -30,7 +33,8 @@ class Journal:
                 f"(plan {begun[:12]}, and not {plan[:12]})",
                 "repeat the command that began it, or remove the folder",
             )
-        if not begun:
+        self.is_new = not begun
+        if self.is_new:
             self._append({"plan": plan})
 
     def mark(self, name: str) -> int:

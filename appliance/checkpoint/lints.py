@@ -9,13 +9,14 @@ from typing import Any
 from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.findings import Finding, Level, in_order
 from appliance.checkpoint.folder import INDEX
-from appliance.checkpoint.headers import read_header
+from appliance.checkpoint.headers import read_headers
 from appliance.checkpoint.layout import Layout, read_json, read_layout
 from appliance.checkpoint.prune import QUANTISATION, TOKENIZER
 from appliance.checkpoint.rewrite import left_out
 from appliance.checkpoint.source import Source
 from appliance.checkpoint.tensorlints import TensorLints
 
+JOBS = 8  # headers at a time
 # vLLM raises ValueError when one of them lacks.
 _MODELOPT_KEYS = ("group_size", "kv_cache_quant_algo", "exclude_modules")
 
@@ -27,8 +28,9 @@ def lint(source: Source) -> list[Finding]:
     """
     layout = read_layout(source)
     tensors = TensorLints(layout)
-    for name in layout.shards:
-        tensors.look(source, name, read_header(source, name))
+    headers = read_headers(source, layout.shards, JOBS)
+    for name, header in zip(layout.shards, headers, strict=True):
+        tensors.look(source, name, header)
     return list(
         in_order(
             (

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.failures import CheckpointError, MaskError
-from appliance.checkpoint.headers import Tensor, read_header
+from appliance.checkpoint.headers import Header, Tensor, read_headers
+from appliance.checkpoint.jobs import in_order
 from appliance.checkpoint.layout import Layout, read_layout
 from appliance.checkpoint.maskfile import Mask
 from appliance.checkpoint.match import SEPARATION, Pairing, Rows, pair
@@ -57,8 +58,10 @@ class Found:
         return [f"layer {match.layer}: {match.doubt}" for match in self.layers if match.doubt]
 
 
-def find_mask(source: Source, layout: Layout, reference: Source, retained: int | None) -> Found:
-    """Return the mask that makes ``reference`` of ``source``.
+def find_mask(
+    source: Source, layout: Layout, reference: Source, retained: int | None, jobs: int
+) -> Found:
+    """Return the mask that makes ``reference`` of ``source``; ``jobs`` reads at a time.
 
     Raises MaskError when the two are not models of one kind. Doubts are told, not raised.
     """
@@ -68,21 +71,28 @@ def find_mask(source: Source, layout: Layout, reference: Source, retained: int |
             f"{reference.label} has {theirs.layers} layers, and {source.label} {layout.layers}",
             "REF must be pruned from SRC's model",
         )
-    original_gates = Gates(source, layout)
-    reference_gates = Gates(reference, theirs)
-    matches = []
-    bar = Bar("comparing routers", layout.layers, unit="layers")
-    for layer in range(layout.layers):
-        rows, others = original_gates.rows(layer), reference_gates.rows(layer)
-        if others.count != (retained or others.count) or others.count != theirs.experts:
-            raise MaskError(
-                f"{reference.label} has {others.count} router rows in layer {layer}, "
-                f"{theirs.experts} in its config, and {retained} are wanted",
-                "--num-retained-experts must be what REF has",
-            )
-        matches.append(judge(layer, pair(rows, others), rows, others))
-        bar.add(1)
-    bar.close()
+    original_gates = Gates(source, layout, jobs)
+    reference_gates = Gates(reference, theirs, jobs)
+
+    def read(layer: int) -> tuple[Rows, Rows]:
+        return original_gates.rows(layer), reference_gates.rows(layer)
+
+    def stop() -> None:
+        source.stop()
+        reference.stop()
+
+    with Bar("comparing routers", layout.layers, unit="layers") as bar:
+        matches = []
+        for layer, both in enumerate(in_order(read, range(layout.layers), jobs, stop)):
+            rows, others = both
+            if others.count != (retained or others.count) or others.count != theirs.experts:
+                raise MaskError(
+                    f"{reference.label} has {others.count} router rows in layer {layer}, "
+                    f"{theirs.experts} in its config, and {retained} are wanted",
+                    "--num-retained-experts must be what REF has",
+                )
+            matches.append(judge(layer, pair(rows, others), rows, others))
+            bar.add(1)
     every = {*range(layout.experts)}
     gone = tuple(tuple(sorted(every - {*match.survivors})) for match in matches)
     return Found(Mask(layout.experts, gone), tuple(matches))
@@ -154,18 +164,23 @@ class _Place(NamedTuple):
 class Gates:
     """The routers of one checkpoint; of its other tensors nothing is looked at."""
 
-    def __init__(self, source: Source, layout: Layout) -> None:
+    def __init__(self, source: Source, layout: Layout, jobs: int = 1) -> None:
         self._source = source
         self.weights: dict[int, _Place] = {}
         self.biases: dict[int, _Place] = {}
-        for shard in _shards_with_gates(layout):
-            header = read_header(source, shard)
-            for tensor in header.tensors:
-                place = _Place(shard, header.data_start + tensor.start, tensor)
-                if match := GATE.fullmatch(tensor.name):
-                    self.weights[int(match[1])] = place
-                elif match := GATE_BIAS.fullmatch(tensor.name):
-                    self.biases[int(match[1])] = place
+        shards = _shards_with_gates(layout)
+        with Bar(f"reading headers of {source.label}", len(shards), unit="shards") as bar:
+            for shard, header in zip(shards, read_headers(source, shards, jobs), strict=True):
+                self._note(shard, header)
+                bar.add(1)
+
+    def _note(self, shard: str, header: Header) -> None:
+        for tensor in header.tensors:
+            place = _Place(shard, header.data_start + tensor.start, tensor)
+            if match := GATE.fullmatch(tensor.name):
+                self.weights[int(match[1])] = place
+            elif match := GATE_BIAS.fullmatch(tensor.name):
+                self.biases[int(match[1])] = place
 
     def rows(self, layer: int) -> Rows:
         """Return one layer's router. Raises CheckpointError when there is none to read."""

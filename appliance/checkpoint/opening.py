@@ -11,6 +11,7 @@ from urllib.request import getproxies_environment
 from appliance.checkpoint.base import base_source
 from appliance.checkpoint.hub import SCHEME, hub_access, hub_source, parse_hub_name, read_listing
 from appliance.checkpoint.source import LocalSource, Source
+from appliance.checkpoint.telling import tell
 from appliance.checkpoint.web import Web
 from appliance.checkpoint.weburl import WebUrl, parse_url
 
@@ -37,6 +38,6 @@ def open_hub() -> tuple[Web, WebUrl]:
 
 
 def _say(line: str) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr and sys.stderr.isatty():
         line = f"\r{line}\x1b[K"  # over a progress bar, which then goes on below
-    print(line, file=sys.stderr, flush=True)
+    tell(line + "\n", sys.stderr)

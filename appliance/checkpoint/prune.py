@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.census import Census
-from appliance.checkpoint.failures import CheckpointError, MaskError
+from appliance.checkpoint.failures import CheckpointError, MaskError, SourceError
 from appliance.checkpoint.folder import INDEX
-from appliance.checkpoint.headers import Header, read_header
+from appliance.checkpoint.headers import Header, read_headers
+from appliance.checkpoint.jobs import in_order
 from appliance.checkpoint.layout import CONFIG, Layout, read_json
 from appliance.checkpoint.plan import Range, Rules, ShardPlan, plan_shard
 from appliance.checkpoint.rewrite import (
@@ -54,8 +55,8 @@ class PrunePlan:
 
     ``files`` has every file that is copied, whole or in part, without its list of tensors: ten
     thousand ranges take little memory, and 150,000 names do not. ``texts`` has every file that is
-    written anew, in order. ``left`` says why a file does not come along. ``digest`` changes with
-    the source and the wish.
+    written anew, in order. ``left`` says why a file does not come along. ``stamps`` are of the
+    source's files; ``digest`` changes with them and with the wish.
     """
 
     wanted: Wanted
@@ -63,6 +64,7 @@ class PrunePlan:
     files: Mapping[str, ShardPlan]
     texts: Mapping[str, bytes]
     left: Mapping[str, str]
+    stamps: Mapping[str, str]
     digest: str
 
     @property
@@ -76,8 +78,11 @@ class PrunePlan:
         return self.copied_bytes + sum(map(len, self.texts.values()))
 
 
-def make_plan(source: Source, layout: Layout, wanted: Wanted) -> PrunePlan:
-    """Read all headers, and return the plan. Raises CheckpointError for a source that is broken."""
+def make_plan(source: Source, layout: Layout, wanted: Wanted, jobs: int = 1) -> PrunePlan:
+    """Read all headers, ``jobs`` at a time, and return the plan.
+
+    Raises CheckpointError for a source that is broken.
+    """
     mask = wanted.rules.mask
     if layout.experts != mask.original or layout.layers != len(mask.deleted):
         raise MaskError(
@@ -85,9 +90,9 @@ def make_plan(source: Source, layout: Layout, wanted: Wanted) -> PrunePlan:
             f"{source.label} has {layout.layers} of {layout.experts}",
             "--num-original-experts must be what config.json says",
         )
-    bar = Bar("reading headers", len(layout.shards), unit="shards")
-    summary, shard_of = _summarise(source, layout, wanted.rules, bar)
-    bar.close()
+    stamps = _stamps(source, layout, jobs)  # before the headers: a change since then is seen
+    with Bar("reading headers", len(layout.shards), unit="shards") as bar:
+        summary, shard_of = _summarise(source, layout, wanted.rules, bar, jobs)
     left = {name: why for name in layout.others if (why := _left_out(name, wanted.keep_code))}
     texts = _texts(source, layout, wanted)
     if layout.index is not None:
@@ -100,7 +105,8 @@ def make_plan(source: Source, layout: Layout, wanted: Wanted) -> PrunePlan:
         files=summary.plans | {name: _whole(name, source.size(name)) for name in carried},
         texts=texts,
         left=left,
-        digest=_digest(source, layout, wanted),
+        stamps=stamps,
+        digest=_digest(stamps, wanted),
     )
 
 
@@ -109,13 +115,13 @@ def _whole(name: str, size: int) -> ShardPlan:
 
 
 def _summarise(
-    source: Source, layout: Layout, rules: Rules, bar: Bar
+    source: Source, layout: Layout, rules: Rules, bar: Bar, jobs: int
 ) -> tuple[Summary, dict[str, str]]:
     """Return what the plans add up to, and the new index's map."""
     summary = Summary(Census(layout.layers, layout.experts))
     shard_of: dict[str, str] = {}
-    for name in layout.shards:
-        header = read_header(source, name)
+    headers = read_headers(source, layout.shards, jobs)
+    for name, header in zip(layout.shards, headers, strict=True):
         check_index(source, layout, name, header)
         roles = roles_of(header.tensors, layout.experts)
         summary.source.add(header.tensors, roles)
@@ -172,9 +178,24 @@ def _texts(source: Source, layout: Layout, wanted: Wanted) -> dict[str, bytes]:
     return texts
 
 
-def _digest(source: Source, layout: Layout, wanted: Wanted) -> str:
+def require_unchanged(source: Source, plan: PrunePlan) -> None:
+    """Raise SourceError when a file of the source is not what it was when the plan was made."""
+    changed = [name for name, stamp in plan.stamps.items() if source.stamp(name) != stamp]
+    if changed:
+        raise SourceError(
+            f"{source.label} has changed while it was read: {', '.join(changed[:3])}"
+            + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
+            "what was written is a mixture: remove it, and begin anew when the source is whole",
+            code="source_changed",
+        )
+
+
+def _stamps(source: Source, layout: Layout, jobs: int) -> dict[str, str]:
     names = (*layout.shards, *layout.others, CONFIG, *([INDEX] if layout.index else []))
-    stamps = {name: source.stamp(name) for name in names}
+    return dict(zip(names, in_order(source.stamp, names, jobs, source.stop), strict=True))
+
+
+def _digest(stamps: Mapping[str, str], wanted: Wanted) -> str:
     rules = wanted.rules
     what = [_VERSION, stamps, rules.mask.deleted, rules.keep_kv_bias, wanted.keep_code]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

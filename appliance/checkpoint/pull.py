@@ -153,12 +153,9 @@ class Pull:
     def _right(self, unsure: list[HubFile]) -> set[str]:
         """Return the names of those files that are there as the hub has them."""
         right: set[str] = set()
-        bar = Bar("checking", sum(file.size for file in unsure))
-        try:
+        with Bar("checking", sum(file.size for file in unsure)) as bar:
             tasks = [partial(self._check, file, bar, right) for file in unsure]
             side_by_side(tasks, self._jobs, self._web.close)
-        finally:
-            bar.close()
         return right
 
     def _check(self, file: HubFile, bar: Bar, right: set[str]) -> None:

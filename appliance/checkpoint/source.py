@@ -59,6 +59,9 @@ class Source(Protocol):
         complete up to there. An OSError of the output (disk full) passes as it is.
         """
 
+    def stop(self) -> None:
+        """End reads that are waited for; the readers get an error. For when the work is over."""
+
     def close(self) -> None:
         """Give back files and connections."""
 
@@ -126,6 +129,9 @@ class LocalSource:
             done += len(part)
             moved(len(part))
         self._passed(name, file, offset + length)
+
+    def stop(self) -> None:
+        """Do nothing: a read of a disk does not wait for anybody."""
 
     def close(self) -> None:
         """Close the files."""

@@ -1,12 +1,11 @@
 """What a checkpoint is, seen through any source: a remote one costs its config and headers."""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.folder import INDEX, SINGLE, model_facts
-from appliance.checkpoint.headers import read_header
+from appliance.checkpoint.headers import read_headers
 from appliance.checkpoint.layout import CONFIG, read_json
 from appliance.checkpoint.plain import plain_name
 from appliance.checkpoint.source import Source
@@ -36,8 +35,7 @@ def source_facts(source: Source) -> ModelFacts:
             code="model_incomplete",
         )
     weights: Counter[str] = Counter()
-    with ThreadPoolExecutor(JOBS) as pool:
-        for header in pool.map(lambda name: read_header(source, name), names):
-            for tensor in header.tensors:
-                weights[tensor.dtype] += tensor.size
+    for header in read_headers(source, names, JOBS):
+        for tensor in header.tensors:
+            weights[tensor.dtype] += tensor.size
     return model_facts(Path(source.label), config, weights, len(names))

@@ -1,20 +1,22 @@
 """Compares a pruned checkpoint with its source: every tensor, every byte, every number."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.census import Census
 from appliance.checkpoint.failures import CheckpointError
+from appliance.checkpoint.faults import RemoteError
 from appliance.checkpoint.headers import Header, Tensor, parse_header, read_header
+from appliance.checkpoint.jobs import Stopped, side_by_side
 from appliance.checkpoint.plan import ShardPlan, chunks, groups, read_group
 from appliance.checkpoint.prune import PrunePlan
 from appliance.checkpoint.scalars import PairedScales, read_scalars, strange
 from appliance.checkpoint.source import BUFFER_BYTES, LocalSource, Source
 from appliance.checkpoint.tensornames import roles_of
 
-REMOTE_STEP_BYTES = 8 * 2**20  # each step is a request
+REMOTE_STEP_BYTES = 16 * 2**20  # each step is a request
 MOST_PROBLEMS = 200
 
 
@@ -42,13 +44,16 @@ class Verifier:
     def __init__(self, source: Source, pruned: Source, plan: PrunePlan, bar: Bar) -> None:
         self._source, self._pruned, self._plan, self._bar = source, pruned, plan, bar
         self._found = Verification()
-        self._lock, self._pairs = threading.Lock(), PairedScales()
+        self._lock, self._pairs, self._stop = threading.Lock(), PairedScales(), threading.Event()
         self._step = BUFFER_BYTES if isinstance(source, LocalSource) else REMOTE_STEP_BYTES
         mask = plan.wanted.rules.mask
         self._census = Census(len(mask.deleted), mask.retained)
 
     def verify(self, jobs: int) -> Verification:
-        """Compare everything, ``jobs`` files at a time."""
+        """Compare everything, ``jobs`` files at a time.
+
+        Raises RemoteError when a server does not give the source: that is no difference.
+        """
         found, plan = self._found, self._plan
         names = {*self._pruned.names()}
         wanted = {*plan.files, *plan.texts}
@@ -58,18 +63,18 @@ class Verifier:
             found.wrong(f"{name} is not of the source")
         for name in sorted(plan.texts.keys() & names):
             self._same_text(name, plan.texts[name])
-        with ThreadPoolExecutor(jobs, "verify") as pool:
-            work = [
-                pool.submit(self._file, file) for name, file in plan.files.items() if name in names
-            ]
-            for future in work:
-                future.result()
+        there = [file for name, file in plan.files.items() if name in names]
+        side_by_side([partial(self._file, file) for file in there], jobs, self._end)
         for problem in self._census.problems():
             found.wrong(problem)
         found.tensors = self._census.tensors
         found.tensors_an_expert = len(self._census.parts())
         found.format_name = self._census.format_name()
         return found
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._source.stop()
 
     def _same_text(self, name: str, text: bytes) -> None:
         size = self._pruned.size(name)
@@ -78,7 +83,7 @@ class Verifier:
             self._found.wrong(f"{name} is not what it should be: written by hand since?")
 
     def _file(self, plan: ShardPlan) -> None:
-        """Compare one copied file. What is wrong is noted, never raised."""
+        """Compare one copied file. What is wrong with it is noted, never raised."""
         try:
             header = self._same_head(plan) if plan.head else None
             if self._pruned.size(plan.name) != plan.size:
@@ -87,6 +92,8 @@ class Verifier:
                 )
             self._same_bytes(plan, header)
             self._count(files=1)
+        except RemoteError:
+            raise
         except CheckpointError as cause:
             self._note(cause.what)
 
@@ -107,6 +114,8 @@ class Verifier:
         for group in groups(plan.ranges):
             pieces = ([piece] for piece in chunks(group, self._step))
             for part in pieces if len(group) == 1 else [group]:
+                if self._stop.is_set():
+                    raise Stopped
                 wanted = read_group(self._source, plan.name, part)
                 there = self._pruned.read(plan.name, position, len(wanted))
                 if wanted != there:

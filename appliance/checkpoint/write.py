@@ -3,12 +3,12 @@
 import os
 import threading
 from collections.abc import Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from functools import partial
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.destination import Destination, is_full
 from appliance.checkpoint.failures import WriteError
+from appliance.checkpoint.jobs import Stopped, side_by_side
 from appliance.checkpoint.journal import Journal
 from appliance.checkpoint.plan import Range, ShardPlan, after, groups, read_group
 from appliance.checkpoint.source import Source, forget, write_all
@@ -16,10 +16,6 @@ from appliance.checkpoint.source import Source, forget, write_all
 # After so many bytes they are sent to the disk and noted: what a crash can cost, and what can
 # stand unwritten in memory, for each job.
 MARK_BYTES = 256 * 2**20
-
-
-class _Stopped(Exception):
-    """Another job has failed: end quietly."""
 
 
 class Writer:
@@ -34,26 +30,15 @@ class Writer:
 
         Raises WriteError when the disk is full; what is written stays for a resume.
         """
-        with ThreadPoolExecutor(jobs, "copy") as pool:
-            work = [pool.submit(self._write, plan) for plan in plans]
-            try:
-                done, _ = wait(work, return_when=FIRST_EXCEPTION)
-            except BaseException:
-                self._end(pool)
-                raise
-            if any(future.exception() for future in done):
-                self._end(pool)
-        for future in work:
-            if not future.cancelled():
-                with suppress(_Stopped):
-                    future.result()
+        side_by_side([partial(self._write, plan) for plan in plans], jobs, self._end)
 
-    def _end(self, pool: ThreadPoolExecutor) -> None:
+    def _end(self) -> None:
         self._stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        self._source.stop()
 
     def _write(self, plan: ShardPlan) -> None:
-        if self._destination.has(plan.name, plan.size, plan.head):
+        there = not self._journal.is_new
+        if there and self._destination.has(plan.name, plan.size, plan.head):
             self._bar.skip(plan.size)
             return
         try:
@@ -85,7 +70,7 @@ class Writer:
     ) -> None:
         def moved(size: int) -> None:
             if self._stop.is_set():
-                raise _Stopped
+                raise Stopped
             growing.count(size)
 
         if len(group) == 1:

@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 from appliance.checkpoint.command import main
+from appliance.checkpoint.layout import read_layout
+from appliance.checkpoint.maskfile import check_mask
+from appliance.checkpoint.plan import Rules, groups
+from appliance.checkpoint.prune import Wanted, make_plan
+from appliance.checkpoint.source import LocalSource
+from appliance.checkpoint.verify import REMOTE_STEP_BYTES
 from tests.checkpointbox import Shape, build, tensors_of, write_mask
 from tests.fakes.rangeserver import COMMIT, Fault, Hub, hub
 
@@ -20,6 +26,7 @@ REFERENCE = "owner/Pruned"
 # experts large enough that nobody would read through one that goes
 SHAPE = Shape(form="nvfp4", layers=3, experts=8, hidden=512, inner=512, shards=3)
 KEPT = 6
+HEADER_REQUESTS = 2  # its length, itself
 AFTER_ITS_HEADER = [Fault(), Fault(), Fault()]  # its length, itself, and some tensors
 JSONS = 60_000  # config, index and what lies beside; the listing
 
@@ -97,6 +104,20 @@ def test_pruned_from_a_hub_is_pruned_from_a_folder_and_fetches_what_stays(
     assert fetched <= stays + headers_bytes(source) + routers_bytes(source)
     assert fetched < 0.8 * whole, "a quarter of the experts was not asked for"
     assert {one.headers.get("Authorization") for one in there.storage.asked} == {None}
+
+
+def test_a_comparison_with_a_hub_asks_once_for_what_stands_together(
+    there: Hub, source: Path, pruned: Path, mask: Path
+) -> None:
+    opened = LocalSource(source)
+    content = check_mask(json.loads(mask.read_text()), SHAPE.layers, SHAPE.experts, KEPT, "")
+    plan = make_plan(opened, read_layout(opened), Wanted(Rules(content)))
+    opened.close()
+    assert from_hub(pruned, mask, "--verify") == 0
+    for path in shards(source):
+        runs = len(list(groups(plan.files[path.name].ranges)))
+        assert len(there.storage.requests(there.large(REPO, path.name))) == runs + HEADER_REQUESTS
+        assert all(part.length <= REMOTE_STEP_BYTES for part in plan.files[path.name].ranges)
 
 
 def test_a_mask_is_found_from_the_routers_alone(

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from appliance.checkpoint.bar import Bar, bar_line, clock
 from appliance.checkpoint.command import main
-from appliance.checkpoint.failures import MaskError
+from appliance.checkpoint.failures import (
+    CheckpointError,
+    DestinationError,
+    MaskError,
+    SourceError,
+    WriteError,
+)
+from appliance.checkpoint.faults import RemoteError
+from appliance.checkpoint.layout import JSON_LIMIT
 from appliance.checkpoint.maskfile import Mask, check_mask, read_mask, render_mask
 from tests.checkpointbox import SMALL, Shape, build, random_mask, tensors_of, write_mask
 
@@ -112,6 +120,34 @@ def test_wrong_flags_are_told_and_end_with_2(
     assert "usage:" in capsys.readouterr().err
 
 
+def test_the_help_names_every_exit_code_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    kinds: list[type[CheckpointError]] = [
+        CheckpointError,
+        SourceError,
+        DestinationError,
+        WriteError,
+        MaskError,
+        RemoteError,
+    ]
+    for kind in (*kinds, *RemoteError.__subclasses__()):
+        assert re.search(rf"(^|\s){kind.exit_code} [a-zA-Z]", said.partition("exit codes:")[2])
+    for variable in ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "SSL_CERT_FILE"):
+        assert variable in said
+    assert "--verify of such a SRC fetches all of it a second time" in said
+
+
+def test_an_index_too_long_to_be_one_is_refused_unread(
+    tmp_path: Path, argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "source" / "model.safetensors.index.json").open("r+b") as file:
+        file.truncate(JSON_LIMIT + 1)
+    assert main(argv) == 65
+    assert "64,000,001 bytes: no such file is so long" in capsys.readouterr().err
+
+
 def test_a_source_that_is_not_there_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +235,14 @@ def test_the_bar_tells_share_bytes_rate_and_time_left() -> None:
     assert line == "writing [######------------------]  25 % 25.0 of 100.0 GB, 2.00 GB/s, 0:38 left"
 
 
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [(20_000_000, "20.0 MB/s"), (999_900_000, "999.9 MB/s"), (1_000_000_000, "1.00 GB/s")],
+)
+def test_a_rate_below_a_gigabyte_is_told_in_megabytes(rate: int, says: str) -> None:
+    assert f" GB, {says}, 0:09 left" in bar_line("writing", rate, 10 * rate, 1.0)
+
+
 def test_things_that_are_no_bytes_are_counted_one_by_one() -> None:
     line = bar_line("reading headers", 9, 27, 3.0, unit="shards")
     assert line == "reading headers [########----------------]  33 % 9 of 27 shards, 0:06 left"
@@ -221,11 +265,28 @@ def test_clocks_have_hours_only_when_needed() -> None:
     ]  # fmt: skip
 
 
-def test_a_bar_on_a_terminal_stays_on_one_line_and_ends_it() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    """Says that it is a terminal."""
 
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_told_of_a_failure_does_not_stand_on_the_bars_line(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Terminal()
+    monkeypatch.setattr("sys.stderr", out)
+    index = Path(argv[0]) / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["more"] = content["weight_map"]["lm_head.weight"]
+    index.write_text(json.dumps(content))
+    assert main(argv) == 65
+    assert "reading headers [" in out.getvalue()
+    assert "\x1b[K\ndelete_experts: " in out.getvalue()
+
+
+def test_a_bar_on_a_terminal_stays_on_one_line_and_ends_it() -> None:
     out = Terminal()
     bar = Bar("writing", 10, out)
     bar.skip(4)

@@ -1,11 +1,14 @@
 """The mask of a pruned checkpoint is found again, in every format, from its routers alone."""
 
+import io
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from appliance.checkpoint.command import main
+from appliance.checkpoint.headers import read_header, read_headers
 from appliance.checkpoint.layout import read_layout
 from appliance.checkpoint.mask import Gates
 from appliance.checkpoint.source import LocalSource, Moved
@@ -146,3 +149,55 @@ def test_a_reference_without_plain_gates_is_refused(
     write_json(reference / "model.safetensors.index.json", index)
     assert main([str(source), str(tmp_path / "out"), "--compare-with", str(reference)]) == 65
     assert "no router weights of layer 0" in capsys.readouterr().err
+
+
+class Meeting(LocalSource):
+    """Gives nothing before so many reads wait for it: whoever reads one by one never gets it."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        super().__init__(folder)
+        self.together = threading.Barrier(jobs, timeout=20)
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        if name.endswith(".safetensors"):
+            self.together.wait()
+        return super().read(name, offset, length)
+
+
+def test_headers_and_routers_are_read_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Shape(layers=4, experts=8, shards=2)
+    folder = build(tmp_path / "source", shape)
+    source = Meeting(folder, 2)
+    names = read_layout(source).shards
+    plain = LocalSource(folder)
+    assert [*read_headers(source, names, 2)] == [read_header(plain, name) for name in names]
+    plain.close()
+    monkeypatch.setattr("appliance.checkpoint.command.open_source", lambda _: source)
+    flags = ["--compare-with", str(folder), "--jobs", "2", "--dry-run", "--allow-ambiguous"]
+    assert main([str(folder), str(tmp_path / "out"), *flags]) == 0
+
+
+def test_while_a_mask_is_found_something_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    source, reference = build(tmp_path / "source", SHAPE), str(tmp_path / "reference")
+    mask = write_mask(tmp_path / "mask.json", SHAPE, 18)
+    assert main([str(source), reference, "--deleted-experts-file", str(mask)]) == 0
+    out = Terminal()
+    monkeypatch.setattr("sys.stderr", out)
+    flags = ["--compare-with", reference, "--dry-run", "--report", str(tmp_path / "report.json")]
+    assert main([str(source), str(tmp_path / "out"), *flags]) == 0
+    told = [line.partition(" [")[0].strip("\r") for line in out.getvalue().split("\n")]
+    assert told[:-1] == [
+        f"reading headers of {source}",
+        f"reading headers of {reference}",
+        "comparing routers",
+        "reading headers",
+        "reading scales",
+    ]

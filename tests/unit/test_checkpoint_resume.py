@@ -5,7 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,9 @@ import pytest
 from appliance.checkpoint.command import main
 from appliance.checkpoint.destination import WORK
 from appliance.checkpoint.journal import marks_of
-from tests.checkpointbox import Shape, build, dice_of, write_json, write_mask
+from appliance.checkpoint.plan import ShardPlan
+from appliance.checkpoint.write import Writer
+from tests.checkpointbox import SMALL, Shape, build, dice_of, write_json, write_mask
 from tests.engines import ROOT
 
 COMMAND = [sys.executable, "-S", str(ROOT / "extras" / "delete_experts.py")]
@@ -194,3 +196,71 @@ def test_a_journal_torn_at_any_byte_is_read_up_to_there() -> None:
         marks, plan = marks_of(text[:end])
         assert plan == ("p" if end >= 13 else "")
         assert marks.get("a", 0) == (9 if end >= len(text) - 1 else 5 if end >= 39 else 0)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours handles it."""
+
+
+def test_killed_while_it_tidies_up_it_is_finished(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def half_removed(*_: object, dir_fd: int, **__: object) -> None:
+        for inside in out.glob(".*/journal"):
+            if not (out / WORK).exists():
+                inside.unlink()
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("appliance.checkpoint.destination.shutil.rmtree", half_removed)
+        with pytest.raises(Killed):
+            main(argv(box, out))
+    assert not (out / WORK).exists()
+    assert main(argv(box, out, "--resume")) == 73, "there is no interrupted run to go on with"
+    assert main(argv(box, out, "--verify")) == 0
+    shown = {name: content for name, content in contents(out).items() if name[0] != "."}
+    assert shown == contents(box / "whole")
+
+
+def test_without_a_journal_no_file_is_taken_for_one_of_this_run(box: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "box"
+    assert main(argv(box, out)) == 0
+    (out / WORK).mkdir()  # as after a crash that lost the journal
+    other.mkdir()
+    (other / "source").symlink_to(box / "source")
+    write_mask(other / "mask.json", SHAPE, 24, seed=4)
+    assert main(argv(other, out, "--resume", "--verify")) == 0
+    assert contents(out) != contents(box / "whole")
+
+
+@pytest.mark.parametrize(("way", "resumed"), [("rewritten", 73), ("touched", 73), ("cut", 65)])
+def test_a_source_that_changes_while_it_is_read_makes_no_checkpoint(
+    tmp_path: Path,
+    way: str,
+    resumed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, out = build(tmp_path / "source", SMALL), tmp_path / "out"
+    write_mask(tmp_path / "mask.json", SMALL, 6)
+    changed = folder / f"model-00001-of-{SMALL.shards:05}.safetensors"
+    write_files = Writer.write_files
+
+    def meanwhile(writer: Writer, plans: Iterable[ShardPlan], jobs: int) -> None:
+        write_files(writer, plans, jobs)
+        content = changed.read_bytes()
+        match way:
+            case "rewritten":
+                changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+            case "cut":
+                changed.write_bytes(content[:-1])
+        os.utime(changed, ns=(7, 7))
+
+    monkeypatch.setattr(Writer, "write_files", meanwhile)
+    assert main(argv(tmp_path, out)) == 66
+    assert f"has changed while it was read: {changed.name}" in capsys.readouterr().err
+    assert not (out / "model.safetensors.index.json").exists()
+    assert not (out / "config.json").exists()
+    assert main(argv(tmp_path, out, "--resume")) == resumed, "the mixture is not gone on with"
