@@ -1,7 +1,8 @@
 """A request's conversation read into a ledger, one message at a time. Pure.
 
-It is read in steps of about half a millisecond; what a message shows is kept by its bytes, so
-that a conversation which goes on costs what is new in it.
+It is read in steps of half a millisecond, but for the first: a body is split in one go, which
+takes about 0.7 ms a megabyte. What a message shows is kept by its bytes, so that a conversation
+which goes on costs what is new in it.
 """
 
 import hashlib
@@ -14,16 +15,26 @@ from appliance.openai import NO_JSON
 from appliance.pathledger import Call, Ledger, Page
 from appliance.pathwitness import fill
 
-STEP_S = 0.0005
+STEP_S = 0.0003  # and what was begun by then: half a millisecond together
 IN_A_ROW = 16  # messages whose pages become one
 LONGEST_MESSAGE = 2**20  # bytes; what is longer is an image, or read by nobody
 
+_NONE = msgspec.Raw()
 _CALLS = ("function_call", "custom_tool_call")
 
 
 class _Head(msgspec.Struct):
     role: str | None = None
     type: str | None = None
+
+
+class _Body(msgspec.Struct):
+    """A request, split in one go: twice as long a step would hold up all streams."""
+
+    system: msgspec.Raw = _NONE
+    instructions: msgspec.Raw = _NONE
+    messages: list[msgspec.Raw] | str = []
+    input: list[msgspec.Raw] | str = []
 
 
 class Reader:
@@ -55,6 +66,9 @@ class Reader:
         group = b""  # of calls that stand together: what they return is read by their light
         was_call = False
         for raw in _messages(body):
+            if self._clock() >= end:
+                yield
+                end = self._clock() + STEP_S
             text = bytes(raw)
             is_call = _is_call(text)
             key = hashlib.blake2b(text, digest_size=16, key=b"" if is_call else group).digest()
@@ -74,9 +88,6 @@ class Reader:
             calls |= page.calls
             pages.append(page)
             keys.append(key)
-            if self._clock() >= end:
-                yield
-                end = self._clock() + STEP_S
         return Ledger((yield from self._bound(pages, keys)))
 
     def _bound(self, pages: list[Page], keys: list[bytes]) -> Generator[None, None, list[Page]]:
@@ -109,21 +120,16 @@ class Reader:
 
 def _messages(body: bytes) -> list[msgspec.Raw]:
     """Return what a body says, message by message: the system prompt first where it is a field."""
-    said: list[msgspec.Raw] = []
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        for name in ("system", "instructions"):
-            if name in fields:
-                said.append(_as_message("system", fields[name]))
-        for name in ("messages", "input"):
-            if name not in fields:
-                continue
-            if memoryview(fields[name])[0] == b"["[0]:
-                said += msgspec.json.decode(fields[name], type=list[msgspec.Raw])
-            else:
-                said.append(_as_message("user", fields[name]))
+        told = msgspec.json.decode(body, type=_Body)
     except (*NO_JSON, msgspec.ValidationError):
         return []
+    said = [_as_message("system", one) for one in (told.system, told.instructions) if one != _NONE]
+    for some in (told.messages, told.input):
+        if isinstance(some, str):
+            said.append(_as_message("user", msgspec.Raw(msgspec.json.encode(some))))
+        else:
+            said += some
     return [raw for raw in said if memoryview(raw).nbytes <= LONGEST_MESSAGE]
 
 
