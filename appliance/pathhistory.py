@@ -17,6 +17,7 @@ from appliance.pathwitness import fill
 
 STEP_S = 0.0003  # and what was begun by then: half a millisecond together
 IN_A_ROW = 16  # messages whose pages become one
+A_PATH = 256  # bytes of text that weigh as much as a path
 LONGEST_MESSAGE = 2**20  # bytes; what is longer is an image, or read by nobody
 
 _NONE = msgspec.Raw()
@@ -40,19 +41,26 @@ class _Body(msgspec.Struct):
 class Reader:
     """Reads conversations into ledgers, and keeps the pages of the last ones.
 
-    ``clock`` returns seconds; it decides when a step is over. At most ``most_paths`` are kept.
+    ``clock`` returns seconds; it decides when a step is over. At most ``most_paths`` are kept, and
+    as many messages; the texts that are kept with them count as paths too.
     """
 
     def __init__(self, clock: Callable[[], float], most_paths: int = 100_000) -> None:
         self._clock = clock
         self._most_paths = most_paths
         self._kept: OrderedDict[bytes, Page] = OrderedDict()
+        self._weights: dict[bytes, int] = {}
         self._paths = 0
 
     @property
     def kept_paths(self) -> int:
-        """The paths on all pages that are kept."""
+        """The paths on all pages that are kept, and what their texts weigh."""
         return self._paths
+
+    @property
+    def kept_messages(self) -> int:
+        """The messages, and rows of them, whose pages are kept."""
+        return len(self._kept)
 
     def read(self, body: bytes) -> Generator[None, None, Ledger]:
         """Read a request's body, a step at a time; return its ledger. No body makes it fail.
@@ -82,7 +90,7 @@ class Reader:
                     if self._clock() >= end:
                         yield
                         end = self._clock() + STEP_S
-                self._keep(key, page)
+                self._keep(key, page, len(text) if page.calls else 0)
             else:
                 self._kept.move_to_end(key)
             calls |= page.calls
@@ -109,13 +117,16 @@ class Reader:
             bound.append(page)
         return bound + pages[whole:]
 
-    def _keep(self, key: bytes, page: Page) -> None:
+    def _keep(self, key: bytes, page: Page, call_bytes: int = 0) -> None:
         if key in self._kept:  # read twice at a time, by two requests
-            self._paths -= len(self._kept[key].known)
+            self._paths -= self._weights[key]
         self._kept[key] = page
-        self._paths += len(page.known)
-        while self._paths > self._most_paths and len(self._kept) > 1:
-            self._paths -= len(self._kept.popitem(last=False)[1].known)
+        weight = len(page.known) + (len(page.said) + call_bytes) // A_PATH
+        self._weights[key] = weight
+        self._paths += weight
+        while max(self._paths, len(self._kept)) > self._most_paths and len(self._kept) > 1:
+            oldest, _ = self._kept.popitem(last=False)
+            self._paths -= self._weights.pop(oldest)
 
 
 def _messages(body: bytes) -> list[msgspec.Raw]:
