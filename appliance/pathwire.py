@@ -23,7 +23,8 @@ _FINISH = {
     MESSAGES: re.compile(rb'"type":\s*"message_delta"'),
     RESPONSES: re.compile(rb'"type":\s*"response\.(?:completed|incomplete|failed)"'),
 }
-_STRING = rb'(?<!\\)"%b"\s*:\s*"((?:[^"\\]|\\.)*)"'
+# Possessive: a megabyte of arguments would else be remembered character by character.
+_STRING = rb'(?<!\\)"%b"\s*:\s*"((?:[^"\\]++|\\.)*+)"'
 _STRINGS = {
     name: re.compile(_STRING % name.encode(), re.DOTALL)
     for name in ("arguments", "partial_json", "delta")

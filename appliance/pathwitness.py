@@ -28,8 +28,8 @@ from appliance.pathlisting import listed
 from appliance.pathtext import mentions, patched, shell_words, words_with_paths
 from appliance.pathtools import KeyKind, is_listing, is_web, key_kind, listed_folder
 
-_SLICE = 2048  # characters that are read in one go,
-_SOME = 32  # or so many paths
+_SLICE = 512  # characters that are read in one go,
+_SOME = 8  # or so many paths
 _MOST_SAID = 2**17  # characters that are kept of what a user wrote in one message
 
 # In a user's message, what the client put there: its environment, and files that were attached.

@@ -9,3 +9,11 @@ bench-gateway: .venv/.runtime ## the gateway against nginx, vllm-router and Lite
 bench-gateway-quick: .venv/.runtime ## the same against nginx alone (2 minutes)
 	@tests/bench/gateway/peers.sh nginx
 	@$(BIN)/python -m tests.bench.gateway --quick
+
+.PHONY: bench-ledger
+bench-ledger: .venv/.dev ## CPU of the path guard's ledger, 1,000 to 200,000 tokens (1 minute)
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.paths.ledger --json build/bench-ledger.json \
+		--markdown tests/bench/paths/LEDGER.md
+	@$(BIN)/uv run -q --no-project --with matplotlib python -m tests.bench.paths.chart \
+		build/bench-ledger.json tests/bench/paths/ledger.png

@@ -239,6 +239,22 @@ def test_what_is_kept_has_a_bound() -> None:
         assert reader.kept_paths <= 500
 
 
+def test_messages_that_show_no_path_are_bounded_too() -> None:
+    reader = Reader(Clock(0.0), most_paths=50)
+    for at in range(200):
+        run(reader.read(body(user(f"no path {at}"))))
+    assert reader.kept_messages <= 50
+
+
+def test_the_texts_that_are_kept_are_bounded_too() -> None:
+    reader = Reader(Clock(0.0), most_paths=500)
+    long = "words " * 4000
+    for at in range(20):
+        run(reader.read(body(user(f"{at} {long}"), call(at, "write_file", content=f"{at} {long}"))))
+        assert reader.kept_paths <= 500
+    assert 0 < reader.kept_messages <= 500 * 256 / len(long) + 1
+
+
 def test_a_result_is_read_by_the_light_of_its_own_call() -> None:
     reader = Reader(Clock(0.0))
     same = result(1, "q.ts")
