@@ -53,6 +53,7 @@ class Why(StrEnum):
     UNSURE = "unsure"  # it may have been meant so
     EVIDENCE = "evidence"  # the path meant was shown by nothing that can be trusted
     SAID = "said"  # the user's own words hold this spelling
+    PASSED = "passed"  # it had to pass before it was whole
     NEW_NAME = "new_name"  # nothing has shown the whole of the path meant; a new file may be so
 
 

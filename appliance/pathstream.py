@@ -5,11 +5,11 @@ came. Where something cannot be read, everything passes from there on.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.patharguments import Closed, Opened, Scanner, raw_offsets, spelled_like, unspelled
 from appliance.pathguard import Judged, PathGuard, mended
-from appliance.pathrepair import Mode
+from appliance.pathrepair import Action, Mode, Why
 from appliance.pathwire import (
     MARKS,
     CallKey,
@@ -202,12 +202,19 @@ class PathFilter:
             if pieces is not None:
                 self._open_values -= 1
                 pieces.append((held, one, begin, mark.at - base))
-            meant = self._judge(call.name, mark, self._tell)
+            meant = self._judge(call.name, mark, self._tell if pieces else self._tell_left)
             if meant is not None and pieces is not None:
                 self.mended += 1
                 _put(pieces, meant)
         if call.pieces is not None:
             call.pieces.append((held, one, begin, len(one.text)))
+
+    def _tell_left(self, judged: Judged) -> None:
+        """Tell of a glitch in a value that was not held back to its end."""
+        found = judged.finding
+        if found.action is Action.MENDED:
+            found = replace(found, action=Action.LEFT, why=Why.PASSED)
+        self._tell(replace(judged, finding=found))
 
     def _judge(self, name: str, value: Closed, tell: Tell) -> str | None:
         """Return what is to be spelled in the place of a value, None if it stays."""

@@ -108,6 +108,13 @@ class PathWatch:
 
     def _begin(self, reading: Coroutine[Any, Any, None]) -> None:
         self._reading = asyncio.ensure_future(reading)
+        self._reading.add_done_callback(self._read)
+
+    def _read(self, reading: asyncio.Task[None]) -> None:
+        """Let everything pass as it came, if the guard itself has failed."""
+        if not reading.cancelled() and (fault := reading.exception()) is not None:
+            log.error("path.guard_failed", id=self._exchange.request_id, error=type(fault).__name__)
+            self.release(self._filter.rest())
 
     async def _know(self) -> None:
         self.release(self._filter.know(await self._guard()))

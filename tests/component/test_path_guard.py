@@ -1,6 +1,8 @@
 """The guard of paths over real sockets: counted, mended or left alone, as mode and header say."""
 
+import asyncio
 import json
+from collections.abc import Generator
 from typing import Any
 
 import httpx
@@ -8,8 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from appliance.admission import Gate
+from appliance.exchange import Exchange
 from appliance.openai import GUARD_HEADER
+from appliance.openai import ROUTES as ROUTES_OF_THE_RELAY
+from appliance.pathhistory import Reader
+from appliance.pathledger import Ledger
 from appliance.pathrepair import Mode
+from appliance.pathwatch import PathWatch
 from tests.component.test_engine_replies import chunked, plain
 from tests.engines import MODEL
 from tests.pathevents import CHAT, MESSAGES, ROUTES, arguments, reply, stream
@@ -134,3 +141,24 @@ async def test_a_client_that_leaves_while_a_value_is_held_leaves_nothing_behind(
         with pytest.raises(httpx.RemoteProtocolError):
             await answered(box, CHAT, "repair", stream=True)
         await box.runs(0)
+
+
+async def test_a_guard_that_fails_lets_everything_pass_as_it_came() -> None:
+    class Broken(Reader):
+        def read(self, body: bytes) -> Generator[None, None, Ledger]:
+            yield
+            raise RuntimeError(body.decode())
+
+    (route,) = (route for route in ROUTES_OF_THE_RELAY if route.path == CHAT)
+    exchange = Exchange(route, {}, "mine", path_mode=Mode.REPAIR, body=b"a secret prompt")
+    watch = PathWatch(exchange, Broken(lambda: 0.0), lambda _judged: None)
+    released: list[bytes] = []
+    watch.release = released.append
+    events = stream(CHAT, CALLS)
+    with capture_logs() as lines:
+        passed = [watch.apply(event) for event in events]
+        rest = await watch.rest()
+        await asyncio.sleep(0)
+    assert b"".join([*passed, *released, rest]) == b"".join(events)
+    assert [line["event"] for line in lines] == ["path.guard_failed"]
+    assert "secret" not in json.dumps(lines)

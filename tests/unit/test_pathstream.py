@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from appliance.pathguard import Judged, PathGuard
 from appliance.pathhistory import read_all
-from appliance.pathrepair import Action, Mode
+from appliance.pathrepair import Action, Mode, Why
 from appliance.paths import skeleton
 from appliance.pathstream import PathFilter
 from appliance.pathtools import read_tools
@@ -386,3 +386,16 @@ def test_a_stream_and_its_whole_reply_are_mended_alike(
 def test_every_route_of_the_guard_is_tested() -> None:
     assert set(ROUTES) == {CHAT, MESSAGES, RESPONSES}
     assert chunk({}).startswith(b"data: ")
+
+
+def test_a_value_that_could_not_be_held_to_its_end_is_told_as_left() -> None:
+    head, tail = GLITCHED[:20], GLITCHED[20:]
+    events = stream(CHAT, [("read_file", ['{"path": "' + head, tail + '"}'])])
+    events.insert(4, chunk({}, "stop"))  # another choice's end
+    told: list[Judged] = []
+    watched = PathFilter(CHAT, Mode.REPAIR, lambda: None, told.append)
+    first = watched.apply(b"".join(events[:3])) + watched.know(guard())
+    out = first + b"".join(watched.apply(event) for event in events[3:]) + watched.rest()
+    assert out == b"".join(events)
+    assert watched.mended == 0
+    assert [(one.finding.action, one.finding.why) for one in told] == [(Action.LEFT, Why.PASSED)]
