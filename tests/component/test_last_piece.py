@@ -19,7 +19,6 @@ class Slow(Mortal):
         rest = PIECE + DONE
         writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
         await writer.drain()
-        await reader.read()
         writer.close()
 
 
