@@ -19,6 +19,7 @@ ANSWER = Turn(
 BOX: dict[str, Any] = {
     "max_num_seqs": 4,
     "restart_backoff_s": 0.1,
+    "restart_backoff_cap_s": 0.5,  # an engine that is killed each minute would be left alone soon
     "restart_max_failures": 100_000,
     "drain_timeout_s": 1,
     "keepalive_s": 1,
