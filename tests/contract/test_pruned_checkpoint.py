@@ -24,8 +24,8 @@ from tests import engines
 from tests.checkpointbox import Shape, build, dice_of, random_mask, write_json, write_mask
 from tests.engines import CHECKPOINT, ENGINE_PYTHON, EngineHandle
 
-# two engines are started here, of 62 layers each
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
+# Two engines are started here, of 62 layers each: minutes.
+pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(1200)]
 
 # The true numbers of layers and experts, of widths that the CPU's kernels take.
 SHAPE = Shape(hidden=64, inner=32, heads=4, head_dim=32, vocabulary=1024, shards=4)
@@ -128,7 +128,6 @@ def test_its_logits_are_those_of_the_unpruned_one_with_the_deleted_experts_maske
     assert text == pruned[1]
 
 
-@pytest.mark.long
 def test_unmasked_the_unpruned_one_differs_so_the_comparison_can_fail(
     box: Path, pruned: tuple[Logprobs, str]
 ) -> None:
