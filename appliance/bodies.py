@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from typing import cast
 
 from starlette.types import Receive
 
@@ -29,6 +28,7 @@ from appliance.pathrepair import Mode
 from appliance.pathwire import MARKS as GUARDED
 from appliance.prompt import PromptPolicy
 from appliance.seen import LEAST_BYTES, Seen
+from appliance.turns import in_turns
 from appliance.wirebody import check_model, check_text, parse_fields
 
 NO_PROMPT = PromptPolicy("")
@@ -120,17 +120,12 @@ class Bodies:
         return draft
 
     async def _by_pieces(self, body: bytes, reading: Reading) -> Draft | None:
-        steps = by_pieces(body, reading)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                if end.value is None:
-                    return None
-                draft, found = end.value
-                self._seen.keep(found)
-                return cast(Draft, draft)
-            await asyncio.sleep(0)
+        read_so = await in_turns(by_pieces(body, reading))
+        if read_so is None:
+            return None
+        draft, found = read_so
+        self._seen.keep(found)
+        return draft
 
     def _note(self, exchange: Exchange, draft: Draft, *, is_injected: bool) -> None:
         route = exchange.route

@@ -4,14 +4,12 @@ It is tried only where it is safe, and left off wherever something is not known:
 may not write a path writes another one instead.
 """
 
-import asyncio
 import hashlib
 import statistics
 from collections import OrderedDict, deque
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
@@ -26,10 +24,9 @@ from appliance.pathledger import CALL, TRUSTED
 from appliance.pathrepair import Mode
 from appliance.pathtools import constrainable, read_tools
 from appliance.pathwire import CHAT
+from appliance.turns import in_turns
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 MOST_CONVERSATIONS = 256  # of which the first bytes are remembered
 LATE_S = 0.3  # a first byte so much later than usual: the grammar costs too much
@@ -147,18 +144,18 @@ class PathConstraints:
             return conversation.stopped, b""
         if not (keys := constrainable(asked.tools)):
             return Outcome.NONE, b""
-        fresh = await _in_steps(read_fresh(asked.messages, read_tools(asked.tools)))
+        fresh = await in_turns(read_fresh(asked.messages, read_tools(asked.tools)))
         if fresh.is_cut:
             return Outcome.INCOMPLETE, b""
         if not fresh.closed:
             return Outcome.NONE, b""
-        ledger = await _in_steps(self._reader.read(exchange.body))
+        ledger = await in_turns(self._reader.read(exchange.body))
         try:
             known = list(ledger.paths(TRUSTED | CALL))
             grammars = {}
             for only in {only for some in keys.values() for only in some.values()}:
                 steps = build(known, fresh.closed, ledger.roots, files_only=only)
-                grammars[only] = await _in_steps(steps)
+                grammars[only] = await in_turns(steps)
         except TooMany:
             return Outcome.MANY, b""
         except Unspelled:
@@ -176,13 +173,3 @@ class PathConstraints:
         if len(self._conversations) > MOST_CONVERSATIONS:
             self._conversations.popitem(last=False)
         return known
-
-
-async def _in_steps(steps: Generator[None, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        await asyncio.sleep(0)

@@ -22,6 +22,7 @@ from appliance.pathrepair import Mode
 from appliance.pathstream import PathFilter, opens_call
 from appliance.pathtools import read_tools
 from appliance.pathwire import MARKS
+from appliance.turns import in_turns
 
 log = structlog.get_logger()
 
@@ -123,13 +124,8 @@ class PathWatch:
         self._filter.mend_whole(body, await self._guard())
 
     async def _guard(self) -> PathGuard:
-        steps = self._reader.read(self._exchange.body)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return PathGuard(self._mode, read_tools(self._tools()), end.value)
-            await asyncio.sleep(0)
+        ledger = await in_turns(self._reader.read(self._exchange.body))
+        return PathGuard(self._mode, read_tools(self._tools()), ledger)
 
     def _tools(self) -> object:
         try:

@@ -21,6 +21,7 @@ def cached(path: Path) -> int:
     pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
     with path.open("rb", buffering=0) as file:
         at = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    assert at != ctypes.c_void_p(-1).value
     try:
         assert _LIBC.mincore(at, size, pages) == 0
     finally:

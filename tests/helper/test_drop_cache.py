@@ -1,6 +1,5 @@
 """drop-cache on real files: measured by mincore here, not by what the helper says."""
 
-import ctypes
 import hashlib
 import mmap
 import os
@@ -12,28 +11,10 @@ import pytest
 
 from tests.helper.driving import BUILDS, Build, Run, fake_roots, run
 from tests.helper.machine import GIB, MIB, Machine
+from tests.pagecache import cached
 
 PAGE = mmap.PAGESIZE
 NOBODY = 65534
-LIBC = ctypes.CDLL(None, use_errno=True)
-LIBC.mmap.restype = ctypes.c_void_p
-LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-LIBC.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
-
-
-def resident(path: Path) -> int:
-    """Return the bytes of a file that are in the page cache."""
-    size = path.stat().st_size
-    pages = ctypes.create_string_buffer((size + PAGE - 1) // PAGE)
-    with path.open("rb") as file:
-        at = LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
-        assert at != ctypes.c_void_p(-1).value
-        try:
-            assert LIBC.mincore(at, size, pages) == 0
-        finally:
-            LIBC.munmap(at, size)
-    return sum(byte & 1 for byte in pages.raw) * PAGE
 
 
 def fill(path: Path, size: int) -> Path:
@@ -67,11 +48,11 @@ def test_a_file_just_written_leaves_the_page_cache(
     built: dict[str, Build], build: str, size: int, disk: Path
 ) -> None:
     shard = fill(disk / "model-00001.safetensors", size)
-    before = resident(shard)
+    before = cached(shard)
 
     done = drop(built[build], disk)
 
-    after = resident(shard)
+    after = cached(shard)
     print(f"{build}: mincore {before / MIB:.0f} -> {after / MIB:.0f} MiB, {done.at('elapsed_s')} s")
     assert before == size
     assert after == 0
@@ -85,7 +66,7 @@ def test_a_dry_run_only_measures(native: Build, disk: Path) -> None:
     done = drop(native, disk, "--dry-run")
 
     assert (done.exit_code, done.at("stop_reason")) == (0, "measured")
-    assert done.at("files.0.cached_before") == resident(shard) == 2 * MIB
+    assert done.at("files.0.cached_before") == cached(shard) == 2 * MIB
 
 
 def test_mapped_pages_are_reported_as_not_droppable(native: Build, disk: Path) -> None:
@@ -93,14 +74,14 @@ def test_mapped_pages_are_reported_as_not_droppable(native: Build, disk: Path) -
     with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         digest = hashlib.sha256(mapped).hexdigest()  # touches each page
         done = drop(native, shard)
-        kept = resident(shard)
+        kept = cached(shard)
         assert hashlib.sha256(mapped).hexdigest() == digest
 
     assert (done.exit_code, done.at("stop_reason")) == (5, "kept")
     assert done.at("files.0.not_droppable") == kept == 4 * MIB
     assert "mapped" in done.stderr
     assert drop(native, shard).exit_code == 0
-    assert resident(shard) == 0
+    assert cached(shard) == 0
 
 
 def test_a_file_on_tmpfs_has_no_other_place(native: Build) -> None:
@@ -136,7 +117,7 @@ def test_a_hugging_face_snapshot_leads_to_its_blobs(native: Build, disk: Path) -
     done = drop(native, snapshot)
 
     assert (done.exit_code, paths(done)) == (0, {"a.safetensors", "again.safetensors"})
-    assert resident(blob) == 0
+    assert cached(blob) == 0
 
 
 def test_links_to_files_are_followed_and_links_to_folders_are_not(
@@ -152,8 +133,8 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(
     done = drop(native, folder)
 
     assert paths(done) == {"link.safetensors"}
-    assert resident(outside) == 0
-    assert resident(other) == MIB
+    assert cached(outside) == 0
+    assert cached(other) == MIB
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder without shards", "nothing"])
@@ -186,7 +167,7 @@ def test_fake_roots_drop_nothing(native: Build, disk: Path, machine: Machine) ->
     done = drop(native, shard, *fake_roots(machine))
 
     assert done.at("recorded.0.op") == "fadvise"
-    assert resident(shard) == MIB
+    assert cached(shard) == MIB
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
@@ -202,7 +183,7 @@ def test_another_user_drops_what_he_may_read_but_does_not_believe_mincore(
     assert done.exit_code == 0
     assert done.at("files.0.cached_before") is None
     assert "cannot be measured" in done.stderr
-    assert resident(shard) == 0
+    assert cached(shard) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
