@@ -101,7 +101,7 @@ def test_an_engine_that_is_silent_for_longer_is_killed_with_evidence(
         survived = survive(
             box, lambda: held.enter_context(stopped(pids["EngineCore"])), detect_s=within_s
         )
-    assert survived.detected_s > 0.9 * ALLOWANCE_S
+    assert survived.detected_s > 0.7 * ALLOWANCE_S
     assert survived.fell.to == "stopping"
     assert survived.health["reason"] == "wedged"
     assert "no token" in survived.health["message"]
