@@ -1,11 +1,14 @@
 # The container path, for the Makefile at the top. BOX is spark, thor or demo; without it .env says.
 
-.PHONY: image image-demo up down logs doctor pin test-container
+.PHONY: image image-demo model up down logs doctor pin test-container
 image: ## build the image of this box (BOX=spark, thor, demo)
 	@docker/image.sh $(BOX)
 
 image-demo: ## build the image that runs on a laptop
 	@docker/image.sh demo
+
+model: .venv/.runtime ## fetch the model of .env (103 GB), or go on with it
+	@docker/up.sh model
 
 up: ## start the container, and wait until it is ready (BOX=…)
 	@docker/up.sh up $(BOX)

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # Starts the container of one kind of box, and waits until it is ready, or says why it is not.
+# Fetches its model before that.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'USAGE'
 usage: docker/up.sh [up | down | logs] [spark | thor | demo]
+       docker/up.sh model
 
   up     start, tell the progress, end when it is ready (exit code 0) or is not to be (1)
   down   end it in order, and remove the container; keys and caches stay (in their volume)
   logs   follow the log
+  model  fetch the model (103 GB) into MODEL_PATH, or go on with it: `make model`, which
+         installs the appliance into .venv first, calls this
 
 Without a name it is the box of COMPOSE_PROFILES in .env. An image that is missing is built.
 USAGE
@@ -33,15 +37,25 @@ value() { # NAME: of the environment, or else of .env, as Compose reads it
     fi
 }
 
-check_model() {
-    local folder file revision
+model_folder() {
     folder=$(value MODEL_PATH)
-    revision=$(value MODEL_REVISION)
     [ -n "$folder" ] || fail "MODEL_PATH is not set" "name the checkpoint's folder in .env"
+}
+
+check_model() {
+    local folder file
+    model_folder
     for file in "${CONFIG_FILES[@]}"; do
         [ -f "$folder/$file" ] || fail "MODEL_PATH=$folder has no $file" \
-            "fetch the model (103 GB), or go on with it: hf download $MODEL${revision:+ --revision $revision} --local-dir $folder"
+            "fetch the model (103 GB), or go on with it: make model"
     done
+}
+
+model() {
+    local folder revision
+    model_folder
+    revision=$(value MODEL_REVISION)
+    exec .venv/bin/appliance model pull "$MODEL" ${revision:+--revision "$revision"} --out "$folder"
 }
 
 greet() {
@@ -74,6 +88,7 @@ what=${1:-up}
 box=${2:-$(value COMPOSE_PROFILES)}
 case "$what" in
 -h | --help) usage && exit ;;
+model) model ;;
 up | down | logs) ;;
 *) usage >&2 && exit 2 ;;
 esac

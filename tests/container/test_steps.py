@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance.modelpull import HOMES
 from tests.container import world
 from tests.container.world import PROJECT
+from tests.fakes.rangeserver import hub
+from tests.pulls import FILES, content_of
 
 pytestmark = pytest.mark.container
 
@@ -111,7 +114,22 @@ def test_an_incomplete_model_is_answered_with_the_command_that_fetches_it(
     assert image
     done = up("up", "spark", MODEL_PATH=str(tmp_path))
     assert done.returncode == 1
-    assert (
-        f"hf download catplusplus/MiniMax-M2.7-REAP-172B-A10B-NVFP4 --local-dir {tmp_path}"
-        in done.stderr
-    )
+    assert "make model" in done.stderr
+
+
+def test_the_model_is_fetched_into_its_folder_at_its_revision(tmp_path: Path) -> None:
+    with hub() as there:
+        there.add(HOMES["nikola"], FILES)
+        env = {"HF_ENDPOINT": there.api.url, "MODEL_PATH": str(tmp_path / "model")}
+        other = up("model", MODEL_REVISION="v9", **env)
+        assert other.returncode == 66, other.stderr
+        assert "v9" in other.stderr
+        done = up("model", **env)
+    assert done.returncode == 0, done.stderr
+    assert content_of(tmp_path / "model") == FILES
+
+
+def test_a_model_without_a_folder_is_not_fetched() -> None:
+    done = up("model", MODEL_PATH="")
+    assert done.returncode == 1
+    assert "MODEL_PATH is not set" in done.stderr
