@@ -4,6 +4,7 @@ Runs in the engine's environment only (torch, tokenizers, jinja2).
 """
 
 import json
+import os
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -159,7 +160,12 @@ class Teacher:
         chosen = able[:cores]
         cast = [replace(self._variation(core), tools=tools) for core in chosen]
         head = self.lesson(cast[0].under(system, "")).head
-        return [self._under(head, core, core.under(system, "varied"), gap) for core in cast]
+        lessons = [self._under(head, core, core.under(system, "varied"), gap) for core in cast]
+        return lessons + [
+            rest
+            for core, lesson in zip(cast, lessons, strict=True)
+            if (rest := self._resumed(core, lesson)) is not None
+        ]
 
     def _under(self, head: list[int], core: Core, conversation: Conversation, gap: int) -> Lesson:
         """Encode a conversation whose head is encoded already; what is the same is kept."""
@@ -169,6 +175,25 @@ class Teacher:
             self._prompts[key] = lesson.tail[: 1 - len(lesson.reply)]
         reply = self.encode(reply_text(conversation))
         return Lesson(conversation.name, head, self._prompts[key] + reply[:-1], reply, gap)
+
+    def _resumed(self, core: Core, lesson: Lesson) -> Lesson | None:
+        """Return the rest of an exact reply, behind the token that begins its glitch.
+
+        An engine that may not write ``/data`` may still write its slash, for ``/Data`` begins
+        with one too: a model must know the way from there, however the name was cut in tokens.
+        """
+        exact = self._tokenizer.decode(lesson.reply, skip_special_tokens=False)
+        glitched = self.encode(reply_text(core.glitched().under(None, "")))
+        same = len(os.path.commonprefix((lesson.reply, glitched)))
+        if same == len(lesson.reply):  # it is glitched itself, or is never
+            return None
+        begun = self._tokenizer.decode(glitched[: same + 1], skip_special_tokens=False)
+        if not exact.startswith(begun):
+            return None
+        prompt = lesson.tail[: 1 - len(lesson.reply)]
+        reply = self.encode(exact[len(begun) :])
+        tail = prompt + glitched[: same + 1] + reply[:-1]
+        return Lesson(lesson.name, lesson.head, tail, reply, lesson.gap)
 
     def note(self, lesson: Lesson, safe: bool) -> None:
         """Remember how a lesson went: what is known comes up less often than what is not."""
