@@ -4,7 +4,6 @@ Runs in the engine's environment only (torch, tokenizers, jinja2).
 """
 
 import json
-import os
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -184,8 +183,9 @@ class Teacher:
         """
         exact = self._tokenizer.decode(lesson.reply, skip_special_tokens=False)
         glitched = self.encode(reply_text(core.glitched().under(None, "")))
-        same = len(os.path.commonprefix((lesson.reply, glitched)))
-        if same == len(lesson.reply):  # it is glitched itself, or is never
+        pairs = enumerate(zip(lesson.reply, glitched, strict=False))
+        same = next((at for at, (right, wrong) in pairs if right != wrong), None)
+        if same is None:  # it is glitched itself, or never is
             return None
         begun = self._tokenizer.decode(glitched[: same + 1], skip_special_tokens=False)
         if not exact.startswith(begun):
