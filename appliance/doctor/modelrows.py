@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
+from appliance.decode import plan_decode
+from appliance.decodeview import decode_line
 from appliance.doctor.dockerfacts import DockerFacts
 from appliance.doctor.row import Row, Unseen, fail, ok, warn
 from appliance.enginefacts import EngineFacts
 from appliance.errors import DoesNotFit
 from appliance.facts import HostFacts, ModelFacts
 from appliance.kilo import short_context
+from appliance.kvcache import NotComputable, cache_shape
 from appliance.memory import MemoryPlan, plan_memory
 from appliance.settings import Settings
 from appliance.sizes import format_size
@@ -53,6 +56,17 @@ def model_row(model: ModelFacts | Unseen, variable: str = "") -> Row:
         return fail("model", model.why, model.next.replace(own, variable or own))
     weights = f"{format_size(model.weights_bytes)} in {model.shard_count} files"
     return ok("model", f"{model.folder}: {model.architecture}, {weights}")
+
+
+def decode_row(settings: Settings, model: ModelFacts) -> Row | None:
+    """Return what a token reads and how fast that can be; None where the parts are not known."""
+    try:
+        batch = settings.max_num_batched_tokens
+        shape = cache_shape(model, settings.kv_cache_dtype, batch)
+    except NotComputable:
+        shape = None
+    plan = plan_decode(settings, model, shape, 0)
+    return ok("decode", decode_line(plan), "appliance plan") if plan else None
 
 
 def memory_rows(

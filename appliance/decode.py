@@ -1,0 +1,122 @@
+"""How fast a model can decode on a box: computed from what each token reads of its memory. Pure.
+
+One sequence decodes as fast as its weights pass through the memory, once for each token; the rest
+is small beside it. All is computed from stored sizes, nothing is measured here.
+"""
+
+from dataclasses import dataclass
+
+from appliance.facts import ModelFacts, WeightPart
+from appliance.kvcache import CacheShape, NotComputable, bytes_read
+from appliance.settings import Settings
+
+GB = 10**9  # as the makers of memory count: bandwidths are in GB a second
+# What of the roofline to expect: 27 to 29 tok/s of 39.8, of this model with attention in NVFP4
+# (card of saricles/MiniMax-M2.5-REAP-172B-A10B-NVFP4-GB10, one Spark).
+EXPECTED = 0.7
+_MAY_BE_QUANTISED = ("attention", "head")
+
+
+@dataclass(frozen=True)
+class DecodeRate:
+    """One sequence that decodes with ``context`` tokens in its KV cache.
+
+    A token reads ``bytes`` in all. ``tokens_per_s`` is the roofline, ``expected_per_s`` 70 % of it;
+    both are None where the memory's bandwidth is not known.
+    """
+
+    context: int
+    bytes: int
+    tokens_per_s: float | None
+    expected_per_s: float | None
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """What ``tokens`` drafts a step cost: its bytes, and how many tokens a step must then give.
+
+    The experts of the drafts are counted as if they were chosen at random, each draft for itself.
+    """
+
+    tokens: int
+    bytes: int
+    pays_from: float
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """What a decoded token reads by part, and the speed that follows, all of it computed.
+
+    ``rates`` are for an empty KV cache and, where it can be computed, for a full context.
+    ``saved_bytes`` is what attention and head take less than in bf16, ``more_kv_tokens`` the KV
+    cache that this is.
+    """
+
+    parts: tuple[WeightPart, ...]
+    bandwidth_gb_s: float | None
+    rates: tuple[DecodeRate, ...]
+    saved_bytes: int
+    more_kv_tokens: int
+    drafting: Drafting | None = None
+
+    @property
+    def token_bytes(self) -> int:
+        """What one token reads of the weights."""
+        return sum(part.token_bytes for part in self.parts)
+
+
+def plan_decode(
+    settings: Settings, model: ModelFacts, shape: CacheShape | None, context: int
+) -> DecodePlan | None:
+    """Return what a token reads, with up to ``context`` tokens before it.
+
+    None for a model whose parts are not known, or which reads nothing of its weights.
+    """
+    weights = sum(part.token_bytes for part in model.parts)
+    if not weights:
+        return None
+    quantised = [part for part in model.parts if part.name in _MAY_BE_QUANTISED]
+    saved = max(0, sum(part.bf16_bytes - part.bytes for part in quantised))
+    rates = (
+        _rate(settings, tokens, weights + cache)
+        for tokens, cache in _caches(settings, model, context)
+    )
+    return DecodePlan(
+        parts=model.parts,
+        bandwidth_gb_s=settings.memory_bandwidth_gb_s,
+        rates=tuple(rates),
+        saved_bytes=saved,
+        more_kv_tokens=saved // shape.token_bytes if shape else 0,
+        drafting=_drafting(settings, model, weights),
+    )
+
+
+def _caches(settings: Settings, model: ModelFacts, context: int) -> list[tuple[int, int]]:
+    """Return the contexts to speak of, each with the bytes that a token reads of its cache."""
+    try:
+        found = [(n, bytes_read(model, settings.kv_cache_dtype, n)) for n in (0, context)]
+    except NotComputable:
+        return [(0, 0)]
+    return found if context and model.cache else found[:1]
+
+
+def _rate(settings: Settings, context: int, size: int) -> DecodeRate:
+    bandwidth = settings.memory_bandwidth_gb_s
+    if bandwidth is None:
+        return DecodeRate(context, size, None, None)
+    roofline = bandwidth * GB / size
+    return DecodeRate(context, size, roofline, EXPECTED * roofline)
+
+
+def _drafting(settings: Settings, model: ModelFacts, weights: int) -> Drafting | None:
+    """Return what a step reads that checks drafts: more experts, and all else once."""
+    if settings.speculation == "off":
+        return None
+    drafts = settings.speculation_tokens
+    experts, visited = model.num_experts, model.experts_per_token
+    step = weights
+    if 0 < visited < experts:
+        own = sum(part.token_bytes for part in model.parts if part.name == "experts")
+        distinct = experts * (1 - (1 - visited / experts) ** (1 + drafts))
+        step += round(own * (distinct / visited - 1))
+    return Drafting(drafts, step, step / weights)
