@@ -5,8 +5,10 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from functools import cache
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def matrix(stem: str, rows: int, columns: int, form: str) -> Iterator[Named]:
 
 
 def layer_tensors(layer: int, attention: str) -> Iterator[Named]:
-    """Yield what one layer has."""
+    """Yield what one layer has beside its experts."""
     stem = f"model.layers.{layer}"
     for name, (rows, columns) in PROJECTIONS.items():
         yield from matrix(f"{stem}.self_attn.{name}", rows, columns, attention)
@@ -76,28 +78,21 @@ def layer_tensors(layer: int, attention: str) -> Iterator[Named]:
         yield f"{stem}.self_attn.{name}.weight", "BF16", (size,)
     for name in ("input_layernorm", "post_attention_layernorm"):
         yield f"{stem}.{name}.weight", "BF16", (HIDDEN,)
-    moe = f"{stem}.block_sparse_moe"
-    yield f"{moe}.gate.weight", "BF16", (EXPERTS, HIDDEN)
-    yield f"{moe}.e_score_correction_bias", "F32", (EXPERTS,)
-    for expert in range(EXPERTS):
-        for name, rows, columns in (
-            ("w1", INNER, HIDDEN),
-            ("w2", HIDDEN, INNER),
-            ("w3", INNER, HIDDEN),
-        ):
-            yield from matrix(f"{moe}.experts.{expert}.{name}", rows, columns, "nvfp4")
+    yield f"{stem}.block_sparse_moe.gate.weight", "BF16", (EXPERTS, HIDDEN)
+    yield f"{stem}.block_sparse_moe.e_score_correction_bias", "F32", (EXPERTS,)
 
 
-def true_tensors(attention: str = "bf16", head: str = "bf16") -> Iterator[Tensor]:
-    """Yield every tensor of the model, one after the other as in a file without end."""
-    end = 0
-    for name, dtype, shape in _named(attention, head):
-        size = math.prod(shape) * BITS[dtype] // 8
-        yield Tensor(name, dtype, shape, end, end + size)
-        end += size
+def expert_tensors() -> Iterator[Named]:
+    """Yield what all experts of all layers have."""
+    for layer, expert in product(range(LAYERS), range(EXPERTS)):
+        stem = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
+        yield from matrix(f"{stem}.w1", INNER, HIDDEN, "nvfp4")
+        yield from matrix(f"{stem}.w2", HIDDEN, INNER, "nvfp4")
+        yield from matrix(f"{stem}.w3", INNER, HIDDEN, "nvfp4")
 
 
-def _named(attention: str, head: str) -> Iterator[Named]:
+def other_tensors(attention: str, head: str) -> Iterator[Named]:
+    """Yield what is no expert's."""
     yield from matrix("model.embed_tokens", VOCABULARY, HIDDEN, "bf16")
     for layer in range(LAYERS):
         yield from layer_tensors(layer, attention)
@@ -105,17 +100,33 @@ def _named(attention: str, head: str) -> Iterator[Named]:
     yield from matrix("lm_head", VOCABULARY, HIDDEN, head)
 
 
+def placed(named: Iterable[Named]) -> Iterator[Tensor]:
+    """Yield them one after the other, as in a file without end."""
+    end = 0
+    for name, dtype, shape in named:
+        size = math.prod(shape) * BITS[dtype] // 8
+        yield Tensor(name, dtype, shape, end, end + size)
+        end += size
+
+
+@cache
+def _weighed_experts() -> Scales:
+    scales = Scales()  # of 142,848 tensors, the same in each format: weighed once
+    scales.add(placed(expert_tensors()))
+    return scales
+
+
 @cache
 def true_facts(attention: str = "bf16", head: str = "bf16") -> ModelFacts:
     """Return the facts of the model in these formats."""
-    scales = Scales()
-    scales.add(true_tensors(attention, head))
+    scales = deepcopy(_weighed_experts())
+    scales.add(placed(other_tensors(attention, head)))
     return model_facts(Path("/models/Nikola"), CONFIG, scales, 24)
 
 
-def write_headers(folder: Path, shards: int = 4) -> Path:
+def write_headers(folder: Path, attention: str, head: str, shards: int = 4) -> Path:
     """Write the model as files of its true size that are holes but for their headers."""
-    tensors = list(true_tensors())
+    tensors = list(placed(chain(other_tensors(attention, head), expert_tensors())))
     step = -(-len(tensors) // shards)
     shard_of = {}
     for n in range(shards):
