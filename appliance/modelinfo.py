@@ -11,7 +11,7 @@ from rich.table import Table
 from appliance.checkpoint.opening import open_source
 from appliance.checkpoint.sourcefacts import source_facts
 from appliance.decode import DecodePlan, plan_decode
-from appliance.decodeview import COMPUTED, decode_rows
+from appliance.decodeview import decode_text
 from appliance.errors import DoesNotFit
 from appliance.facts import ModelFacts
 from appliance.kvcache import CacheShape, NotComputable, cache_shape
@@ -81,6 +81,8 @@ def print_info(text: str, settings: Settings, *, as_json: bool) -> int:
     for name, value in _rows(info, settings):
         table.add_row(name, value)
     Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    if info.decode:
+        print(f"\n{decode_text(info.decode)}")
     return 0
 
 
@@ -97,9 +99,6 @@ def _rows(info: ModelInfo, settings: Settings) -> Iterator[tuple[str, str]]:
     yield "longest context", f"{model.max_position_embeddings:,} tokens"
     if info.cache:
         yield "KV cache", f"{info.cache.token_bytes:,} bytes a token: {info.cache.arithmetic}"
-    if info.decode:
-        yield "a token reads", COMPUTED
-        yield from ((f"  {name}", text) for name, text in decode_rows(info.decode))
     box = f"this box (profile {settings.profile})"
     if plan := info.memory:
         yield box, f"fits: context {plan.max_model_len:,}, {plan.max_num_seqs} requests at once"

@@ -128,7 +128,7 @@ def write_headers(folder: Path, attention: str, head: str, shards: int = 4) -> P
     """Write the model as files of its true size that are holes but for their headers."""
     tensors = list(placed(chain(other_tensors(attention, head), expert_tensors())))
     step = -(-len(tensors) // shards)
-    shard_of = {}
+    shard_of: dict[str, str] = {}
     for n in range(shards):
         name = f"model-{n + 1:05}-of-{shards:05}.safetensors"
         part = tensors[n * step : (n + 1) * step]
