@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +16,15 @@ from tests.engines import MODEL, EngineHandle
 pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(900)]
 
 
+NGRAM = list(engines.real_plan(speculation="ngram").argv)
+
+
 @pytest.fixture(scope="module")
 def drafting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineHandle]:
     """The engine as the appliance starts it with speculation=ngram."""
     engines.require_real()
-    plan = engines.real_plan(speculation="ngram")
-    env = {name: value for name, value in plan.env.items() if name != "VLLM_API_KEY"}
     log = tmp_path_factory.mktemp("ngram") / "engine.log"
-    with engines.shared(list(plan.argv), log, env, engines.REAL_READY_S) as engine:
+    with engines.shared(NGRAM, log, engines.REAL_ENV, engines.REAL_READY_S) as engine:
         yield engine
 
 
@@ -55,3 +57,11 @@ def test_a_request_with_what_drafts_do_not_take_is_told_so(
         reply = client.post("/v1/chat/completions", json=body)
     assert reply.status_code == 400
     assert "not yet supported with speculative decoding" in reply.text
+
+
+def test_the_flag_that_is_left_out_would_end_the_engine(tmp_path: Path) -> None:
+    engines.require_real()
+    log = tmp_path / "engine.log"
+    with engines.running([*NGRAM, "--async-scheduling"], log, engines.REAL_ENV) as engine:
+        assert engine.process.wait(engines.REAL_READY_S) != 0
+    assert re.search("[Aa]sync scheduling is (only|not) supported", log.read_text())
