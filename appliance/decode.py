@@ -7,7 +7,7 @@ is small beside it. All is computed from stored sizes, nothing is measured here.
 from dataclasses import dataclass
 
 from appliance.facts import ModelFacts, WeightPart
-from appliance.kvcache import CacheShape, NotComputable, bytes_read
+from appliance.kvcache import NotComputable, bytes_read, cache_shape
 from appliance.settings import Settings
 
 GB = 10**9  # as the makers of memory count: bandwidths are in GB a second
@@ -66,12 +66,14 @@ class DecodePlan:
 
 
 def plan_decode(
-    settings: Settings, model: ModelFacts, shape: CacheShape | None, context: int
+    settings: Settings, model: ModelFacts, context: int | None = None
 ) -> DecodePlan | None:
-    """Return what a token reads, with up to ``context`` tokens before it.
+    """Return what a token reads, with up to ``context`` tokens before it; None: with the longest.
 
-    None for a model whose parts are not known, or which reads nothing of its weights.
+    Returns None for a model whose parts are not known, or which reads nothing of its weights.
     """
+    if context is None:
+        context = settings.max_model_len or model.max_position_embeddings
     weights = sum(part.token_bytes for part in model.parts)
     if not weights:
         return None
@@ -86,9 +88,18 @@ def plan_decode(
         bandwidth_gb_s=settings.memory_bandwidth_gb_s,
         rates=tuple(rates),
         saved_bytes=saved,
-        more_kv_tokens=saved // shape.token_bytes if shape else 0,
+        more_kv_tokens=_kv_tokens(settings, model, saved),
         drafting=_drafting(settings, model, weights),
     )
+
+
+def _kv_tokens(settings: Settings, model: ModelFacts, size: int) -> int:
+    """Return the tokens whose KV cache takes so many bytes; 0 where it cannot be computed."""
+    try:
+        shape = cache_shape(model, settings.kv_cache_dtype, settings.max_num_batched_tokens)
+    except NotComputable:
+        return 0
+    return size // shape.token_bytes
 
 
 def _caches(settings: Settings, model: ModelFacts, context: int) -> list[tuple[int, int]]:

@@ -116,7 +116,7 @@ def _plan(case: Reckoning, told: tuple[str, ...], is_forced: bool) -> MemoryPlan
         ),
         warnings=told,
         is_forced=is_forced,
-        decode=plan_decode(settings, case.model, case.shape, case.context),
+        decode=plan_decode(settings, case.model, case.context),
     )
 
 

@@ -57,15 +57,14 @@ def read_info(text: str, settings: Settings) -> ModelInfo:
 
 def _placed(info: ModelInfo, settings: Settings) -> ModelInfo:
     """Return it with what it takes and reads on this box, or why that is not known."""
-    model, longest = info.model, settings.max_model_len or info.model.max_position_embeddings
+    model = info.model
+    info = replace(info, decode=plan_decode(settings, model))
     try:
         cache = cache_shape(model, settings.kv_cache_dtype, settings.max_num_batched_tokens)
-    except NotComputable as cause:
-        decode = plan_decode(settings, model, None, longest)
-        return replace(info, decode=decode, trouble=str(cause))
-    info = replace(info, cache=cache, decode=plan_decode(settings, model, cache, longest))
-    try:
+        info = replace(info, cache=cache)
         memory = plan_memory(settings, observe((), settings.cgroup_base), model)
+    except NotComputable as cause:
+        return replace(info, trouble=str(cause))
     except DoesNotFit as cause:
         return replace(info, trouble=cause.what, remedy=cause.hint)
     return replace(info, memory=memory, decode=memory.decode)

@@ -10,7 +10,6 @@ from appliance.enginefacts import EngineFacts
 from appliance.errors import DoesNotFit
 from appliance.facts import HostFacts, ModelFacts
 from appliance.kilo import short_context
-from appliance.kvcache import NotComputable, cache_shape
 from appliance.memory import MemoryPlan, plan_memory
 from appliance.settings import Settings
 from appliance.sizes import format_size
@@ -60,12 +59,7 @@ def model_row(model: ModelFacts | Unseen, variable: str = "") -> Row:
 
 def decode_row(settings: Settings, model: ModelFacts) -> Row | None:
     """Return what a token reads and how fast that can be; None where the parts are not known."""
-    try:
-        batch = settings.max_num_batched_tokens
-        shape = cache_shape(model, settings.kv_cache_dtype, batch)
-    except NotComputable:
-        shape = None
-    plan = plan_decode(settings, model, shape, 0)
+    plan = plan_decode(settings, model)
     return ok("decode", decode_line(plan), "appliance plan") if plan else None
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from appliance.decode import GB, DecodePlan, Drafting, plan_decode
 from appliance.facts import CacheLayers, ModelFacts
-from appliance.kvcache import cache_shape
 from appliance.memory import plan_memory
 from appliance.settings import Settings, load_settings
 from tests.plans import golden_host, golden_model
@@ -28,10 +27,9 @@ SPARK = settings()
 
 
 def decode(
-    model: ModelFacts = NIKOLA, context: int = 0, chosen: Settings = SPARK, dtype: str = "fp8"
+    model: ModelFacts = NIKOLA, context: int | None = 0, chosen: Settings = SPARK
 ) -> DecodePlan:
-    shape = cache_shape(model, dtype, 2048) if model.cache else None
-    made = plan_decode(chosen, model, shape, context)
+    made = plan_decode(chosen, model, context)
     assert made is not None
     return made
 
@@ -101,6 +99,12 @@ def test_the_plan_speaks_of_the_context_that_it_chose() -> None:
     assert full.bytes - empty.bytes == plan.max_model_len * 62 * 2048
 
 
+def test_where_nobody_chose_a_context_it_is_the_longest() -> None:
+    assert decode(context=None).rates[1].context == NIKOLA.max_position_embeddings
+    chosen = settings(MAX_MODEL_LEN=10_000)
+    assert decode(context=None, chosen=chosen).rates[1].context == 10_000
+
+
 # ---- laws
 
 
@@ -141,13 +145,13 @@ def test_a_window_is_read_to_its_end_and_a_state_whatever_the_length() -> None:
 
 
 def test_without_a_bandwidth_the_bytes_are_told_and_no_speed() -> None:
-    made = decode(golden_model("demo"), 1000, settings(PROFILE="demo"), "auto")
+    made = decode(golden_model("demo"), 1000, settings(PROFILE="demo", KV_CACHE_DTYPE="auto"))
     assert [rate.context for rate in made.rates] == [0, 1000]
     assert {(rate.tokens_per_s, rate.expected_per_s) for rate in made.rates} == {(None, None)}
 
 
 def test_a_model_whose_parts_are_not_known_has_no_figures() -> None:
-    assert plan_decode(SPARK, replace(NIKOLA, parts=()), None, 1000) is None
+    assert plan_decode(SPARK, replace(NIKOLA, parts=())) is None
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_a_model_whose_parts_are_not_known_has_no_figures() -> None:
 def test_where_the_cache_is_not_computable_only_the_empty_one_is_spoken_of(
     model: ModelFacts, dtype: str
 ) -> None:
-    made = plan_decode(settings(KV_CACHE_DTYPE=dtype), model, None, 1000)
+    made = plan_decode(settings(KV_CACHE_DTYPE=dtype), model, 1000)
     assert made is not None
     assert [(rate.context, rate.bytes) for rate in made.rates] == [(0, decode().token_bytes)]
     assert made.more_kv_tokens == 0

@@ -20,12 +20,12 @@ from appliance.decode import GB, DecodePlan, plan_decode
 from appliance.decodeview import COMPUTED, decode_line, decode_text, format_decimal
 from appliance.doctor.modelrows import decode_row
 from appliance.doctor.row import Level
-from appliance.kvcache import cache_shape
 from appliance.modelinfo import print_info
+from appliance.planview import print_plan
 from appliance.settings import load_settings
 from tests.checkpointbox import SMALL, build
 from tests.engines import ROOT
-from tests.plans import golden_model
+from tests.plans import GOLDEN, golden_model
 from tests.trueshapes import true_facts, write_headers
 
 README = ROOT / "README.md"
@@ -46,7 +46,7 @@ SETTINGS = load_settings({})
 def decode(attention: str = "bf16", head: str = "bf16", **variables: str) -> DecodePlan:
     model = true_facts(attention, head)
     chosen = load_settings({f"APPLIANCE_{name}": value for name, value in variables.items()})
-    made = plan_decode(chosen, model, cache_shape(model, "fp8", 2048), CONTEXT)
+    made = plan_decode(chosen, model, CONTEXT)
     assert made is not None
     return made
 
@@ -122,7 +122,7 @@ def test_another_memory_has_another_roofline() -> None:
 
 def test_without_a_bandwidth_no_speed_is_said() -> None:
     model = golden_model("demo")
-    plan = plan_decode(load_settings({"APPLIANCE_PROFILE": "demo"}), model, None, 0)
+    plan = plan_decode(load_settings({"APPLIANCE_PROFILE": "demo"}), model)
     assert plan is not None
     assert "tokens/s" not in decode_text(plan) + decode_line(plan)
 
@@ -179,6 +179,15 @@ def test_model_info_says_it_to_programs_too(
     assert empty["tokens_per_s"] == pytest.approx(273 * GB / read)
     assert longest["context"] > 0
     assert view["model"]["parts"] == view["decode"]["parts"]
+
+
+@pytest.mark.parametrize(("host", "code"), [("spark", 0), ("spark-bad-kit", 78)])
+def test_the_plan_says_it_once_whether_the_model_fits_or_not(
+    capsys: pytest.CaptureFixture[str], host: str, code: int
+) -> None:
+    files = (GOLDEN / "hosts" / f"{host}.json", GOLDEN / "models" / "nikola.json")
+    assert print_plan(SETTINGS, "table", *files) == code
+    assert capsys.readouterr().out.count("25.3 tokens/s at most") == 1
 
 
 @pytest.mark.parametrize("form", ["bf16", "fp8", "nvfp4", "compressed"])
