@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from appliance.facts import ModelFacts, WeightPart
 from appliance.kvcache import NotComputable, bytes_read, cache_shape
 from appliance.settings import Settings
+from appliance.sizes import LARGEST
 
 GB = 10**9  # as the makers of memory count: bandwidths are in GB a second
 # What of the roofline to expect: 27 to 29 tok/s of 39.8, of this model with attention in NVFP4
@@ -104,11 +105,13 @@ def _kv_tokens(settings: Settings, model: ModelFacts, size: int) -> int:
 
 def _caches(settings: Settings, model: ModelFacts, context: int) -> list[tuple[int, int]]:
     """Return the contexts to speak of, each with the bytes that a token reads of its cache."""
+    contexts = (0, context) if model.cache and context > 0 else (0,)
     try:
-        found = [(n, bytes_read(model, settings.kv_cache_dtype, n)) for n in (0, context)]
+        found = [(n, bytes_read(model, settings.kv_cache_dtype, n)) for n in contexts]
     except NotComputable:
-        return [(0, 0)]
-    return found if context and model.cache else found[:1]
+        found = []
+    # a stranger's config may say any number
+    return [(n, size) for n, size in found if size <= LARGEST] or [(0, 0)]
 
 
 def _rate(settings: Settings, context: int, size: int) -> DecodeRate:
@@ -124,10 +127,10 @@ def _drafting(settings: Settings, model: ModelFacts, weights: int) -> Drafting |
     if settings.speculation == "off":
         return None
     drafts = settings.speculation_tokens
-    experts, visited = model.num_experts, model.experts_per_token
     step = weights
-    if 0 < visited < experts:
+    if 0 < model.experts_per_token < model.num_experts:
         own = sum(part.token_bytes for part in model.parts if part.name == "experts")
-        distinct = experts * (1 - (1 - visited / experts) ** (1 + drafts))
-        step += round(own * (distinct / visited - 1))
+        share = model.experts_per_token / model.num_experts  # of all experts, that one token visits
+        distinct = 1 - (1 - share) ** (1 + drafts)
+        step += round(own * (distinct / share - 1)) if share else 0
     return Drafting(drafts, step, step / weights)

@@ -128,7 +128,7 @@ def _pages(layers: CacheLayers, block: int, ahead: int) -> int:
 def _group(cache: tuple[CacheLayers, ...]) -> int:
     """Return how many layers share a block: vLLM pads each kind to a multiple of it."""
     counts = [layers.count for layers in cache]
-    return max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
+    return max(counts) if 2 * max(counts) < 3 * min(counts) else min(counts)
 
 
 def _padded(count: int, group: int) -> int:

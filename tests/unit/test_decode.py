@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.decode import GB, DecodePlan, Drafting, plan_decode
+from appliance.decodeview import decode_text
 from appliance.facts import CacheLayers, ModelFacts
 from appliance.memory import plan_memory
 from appliance.settings import Settings, load_settings
@@ -164,6 +165,24 @@ def test_where_the_cache_is_not_computable_only_the_empty_one_is_spoken_of(
     assert made is not None
     assert [(rate.context, rate.bytes) for rate in made.rates] == [(0, decode().token_bytes)]
     assert made.more_kv_tokens == 0
+
+
+@given(st.integers(), st.integers(), st.integers(), st.integers(1), st.integers(1))
+@example(2**2000, 2**2000, 1, 2**2000, 2**2000)
+@example(-1, 1, 2**2000, 1, 1)
+def test_no_number_that_a_config_may_say_breaks_it(
+    longest: int, experts: int, visited: int, layers: int, values: int
+) -> None:
+    model = replace(
+        NIKOLA,
+        max_position_embeddings=longest,
+        num_experts=experts,
+        experts_per_token=visited,
+        cache=(CacheLayers("full", layers, values),),
+    )
+    made = decode(model, None, settings(SPECULATION="ngram"))
+    assert "tokens/s at most" in decode_text(made)
+    assert all(rate.bytes >= made.token_bytes for rate in made.rates)
 
 
 # ---- drafts
