@@ -11,11 +11,13 @@ from appliance.fieldtypes import (
     Fraction,
     HomePath,
     Numbers,
+    Positive,
     Seconds,
     Size,
     Table,
     Words,
 )
+from appliance.speculation import MOST_DRAFTS
 
 MIB, GIB = 2**20, 2**30
 
@@ -108,6 +110,9 @@ class BoxSettings(BaseModel):
     evict_max: Size = Field(16 * GIB, ge=0, description="what is pushed out at most")
     cgroup_base: HomePath = Field(Path("/sys/fs/cgroup"), description="where cgroup v2 is mounted")
 
+    memory_bandwidth_gb_s: Positive | None = Field(
+        None, description="of the memory, GB (10^9 bytes) a second: for the decode roofline alone"
+    )
     gpu_memory_utilization: Fraction | None = Field(
         None, description="vLLM's memory fraction, instead of the plan's"
     )
@@ -122,6 +127,12 @@ class BoxSettings(BaseModel):
     expandable_segments: bool | None = Field(None, description="PyTorch's CUDA allocator mode")
     cudagraph_capture_sizes: Numbers | None = Field(None, description="batch sizes to capture")
     enforce_eager: bool = Field(False, description="no torch.compile, no CUDA graphs")
+    speculation: Literal["off", "ngram"] = Field(
+        "off", description="ngram: draft what follows where the text repeats, and check it"
+    )
+    speculation_tokens: int = Field(
+        4, ge=1, le=MOST_DRAFTS, description="drafts that a step of the engine checks"
+    )
     tool_call_parser: str | None = Field(None, description="vLLM's tool parser")
     reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser")
     sampling: Table = Field({}, description="sampling defaults: a table, or JSON")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from appliance.budget import BudgetRow, Shortfall
+from appliance.decodeview import decode_text
 from appliance.errors import DoesNotFit
 from appliance.memory import MemoryPlan
 from appliance.overheads import GIB
@@ -11,9 +12,11 @@ BAR = 20  # characters for the whole of the memory
 
 
 def plan_text(plan: MemoryPlan) -> str:
-    """Return the whole plan: budget, choices, floors, warnings."""
+    """Return the whole plan: budget, choices, floors, what a token reads, warnings."""
     lines = [budget_text(plan.rows), "", "the plan"]
     lines += [f"  {name:<13} {text}" for name, text in _choices(plan)]
+    if plan.decode:
+        lines += ["", decode_text(plan.decode)]
     if plan.warnings:
         lines += ["", "to know", *(f"  - {warning}" for warning in plan.warnings)]
     return "\n".join(lines)

@@ -80,12 +80,30 @@ class CacheLayers:
 
 
 @dataclass(frozen=True)
+class WeightPart:
+    """The tensors of one part of a model (experts, attention, head, ...), as they are stored.
+
+    ``token_bytes`` of them are read for one decoded token, ``how`` says why it is not all.
+    ``bf16_bytes`` is what they would take if their weights were in bf16. ``by_dtype`` is ``bytes``
+    apart, the largest first, types as the headers spell them.
+    """
+
+    name: str
+    bytes: int
+    token_bytes: int
+    bf16_bytes: int
+    by_dtype: tuple[tuple[str, int], ...] = ()
+    how: str = ""
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """A checkpoint folder as its config and the headers of its shards describe it.
 
     ``weights_bytes`` is the sum of its tensors, ``weights_by_dtype`` the same apart, the largest
-    first. ``cache`` is empty where the kinds of layers are not understood; ``cache_unknown``
-    then says why. ``cache_dtype`` is what "auto" means for this checkpoint.
+    first; ``parts`` is the same by what the tensors are for. ``cache`` is empty where the kinds of
+    layers are not understood; ``cache_unknown`` then says why. ``cache_dtype`` is what "auto" means
+    for this checkpoint.
     """
 
     folder: Path
@@ -101,3 +119,5 @@ class ModelFacts:
     cache: tuple[CacheLayers, ...] = ()
     cache_dtype: str = ""
     cache_unknown: str = ""
+    experts_per_token: int = 0  # of num_experts, in each layer
+    parts: tuple[WeightPart, ...] = ()

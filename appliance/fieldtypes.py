@@ -57,7 +57,8 @@ HomePath = Annotated[Path, AfterValidator(_home)]
 Address = Annotated[str, AfterValidator(_engine_address)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # more is a slip of the key
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Positive
 
 
 def is_size(field: FieldInfo) -> bool:

@@ -58,10 +58,7 @@ def cache_shape(model: ModelFacts, cache_dtype: str, batched_tokens: int | None)
     if not model.cache:
         why = model.cache_unknown or "its config was not read"
         raise NotComputable(f"the KV cache of {model.architecture} cannot be computed: {why}")
-    name = model.cache_dtype if cache_dtype == "auto" else cache_dtype
-    if name not in _VALUE_BYTES:
-        raise NotComputable(f"the KV cache of the type {name or 'auto'!r} cannot be computed")
-    value = _VALUE_BYTES[name]
+    name, value = _values(model, cache_dtype)
     full = _full(model)
     group = _group(model.cache)
     layer_bytes = full.values_per_token * value  # of one token in one layer
@@ -82,6 +79,31 @@ def cache_shape(model: ModelFacts, cache_dtype: str, batched_tokens: int | None)
     )
     token = _padded(full.count, group) * layer_bytes
     return CacheShape(token, sequence, block, _words(model.cache, full, name, value))
+
+
+def bytes_read(model: ModelFacts, cache_dtype: str, tokens: int) -> int:
+    """Return what one decoded token reads of the cache when ``tokens`` of its sequence are in it.
+
+    Raises NotComputable as ``cache_shape`` does for an unknown type.
+    """
+    value = _values(model, cache_dtype)[1]
+    return sum(layers.count * _seen(layers, tokens, value) for layers in model.cache)
+
+
+def _seen(layers: CacheLayers, tokens: int, value: int) -> int:
+    if layers.kind == "linear":
+        return layers.state_bytes  # the same however long the sequence is
+    if layers.kind == "sliding":
+        tokens = min(tokens, layers.window)
+    return tokens * layers.values_per_token * value
+
+
+def _values(model: ModelFacts, cache_dtype: str) -> tuple[str, int]:
+    """Return the type of the cache's values and the bytes of one."""
+    name = model.cache_dtype if cache_dtype == "auto" else cache_dtype
+    if name not in _VALUE_BYTES:
+        raise NotComputable(f"the KV cache of the type {name or 'auto'!r} cannot be computed")
+    return name, _VALUE_BYTES[name]
 
 
 def _full(model: ModelFacts) -> CacheLayers:
@@ -106,7 +128,7 @@ def _pages(layers: CacheLayers, block: int, ahead: int) -> int:
 def _group(cache: tuple[CacheLayers, ...]) -> int:
     """Return how many layers share a block: vLLM pads each kind to a multiple of it."""
     counts = [layers.count for layers in cache]
-    return max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
+    return max(counts) if 2 * max(counts) < 3 * min(counts) else min(counts)
 
 
 def _padded(count: int, group: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from appliance.memory import MemoryPlan
 from appliance.profiles import BOX_PROFILES
 from appliance.settings import Settings
+from appliance.speculation import speculative_config
 
 HIDDEN = "(hidden)"
 SPAWN_VARIABLE = "UNGLITCHED_SPAWN"  # marks all that one spawn starts
@@ -169,8 +170,16 @@ def _capacity_flags(settings: Settings, memory: MemoryPlan | None) -> tuple[str,
         *_option("--kv-cache-dtype", settings.kv_cache_dtype),
         "--enable-prefix-caching",
         "--enable-chunked-prefill",
-        "--async-scheduling",
+        *_scheduling_flags(settings),
     )
+
+
+def _scheduling_flags(settings: Settings) -> tuple[str, ...]:
+    if settings.speculation == "off":
+        return ("--async-scheduling",)
+    # vLLM 0.32, and the older model runner of 0.33, refuse asynchronous scheduling beside prompt
+    # lookup; left to itself each version takes it where it can.
+    return ("--speculative-config", speculative_config(settings.speculation_tokens))
 
 
 def _memory_flags(settings: Settings, memory: MemoryPlan | None) -> tuple[str, ...]:
@@ -202,7 +211,10 @@ def _kernel_flags(settings: Settings) -> tuple[str, ...]:
     if settings.enforce_eager:
         flags += ("--enforce-eager",)
     elif settings.cudagraph_capture_sizes:
-        sizes = map(str, settings.cudagraph_capture_sizes)
+        # A size counts tokens, and with drafts each sequence of a step has several: a size that is
+        # no multiple of them is captured in vain, and the older model runner refuses to start.
+        each = 1 if settings.speculation == "off" else 1 + settings.speculation_tokens
+        sizes = (str(each * size) for size in settings.cudagraph_capture_sizes)
         flags += ("--cudagraph-capture-sizes", *sizes)
     return flags
 

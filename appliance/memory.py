@@ -13,6 +13,7 @@ at least. So the utilization here is what the engine takes, and no knob.
 from dataclasses import dataclass, replace
 
 from appliance.budget import BudgetRow, Shortfall
+from appliance.decode import DecodePlan, plan_decode
 from appliance.errors import DoesNotFit
 from appliance.facts import HostFacts, ModelFacts
 from appliance.floors import Floors
@@ -38,7 +39,8 @@ class MemoryPlan:
     """One start's share of the machine's memory, in bytes where nothing else is said.
 
     ``rows`` sum to MemTotal. ``needed_available_bytes`` is the MemAvailable that the start needs,
-    ``deficit_bytes`` what is missing of it now: to be evicted before the spawn.
+    ``deficit_bytes`` what is missing of it now: to be evicted before the spawn. ``decode`` is None
+    where the model's parts are not known.
     """
 
     rows: tuple[BudgetRow, ...]
@@ -55,6 +57,7 @@ class MemoryPlan:
     floors: Floors
     warnings: tuple[str, ...]
     is_forced: bool
+    decode: DecodePlan | None = None
 
 
 def plan_memory(
@@ -113,6 +116,7 @@ def _plan(case: Reckoning, told: tuple[str, ...], is_forced: bool) -> MemoryPlan
         ),
         warnings=told,
         is_forced=is_forced,
+        decode=plan_decode(settings, case.model, case.context),
     )
 
 

@@ -102,7 +102,7 @@ def _add_info(model: Any) -> None:
         f"{_VARIABLES}"
         "exit codes: 0 told, whether it fits or not; 1, 65, 66, 75 to 77 it could not be read"
     )
-    about = "say what a checkpoint is, what its KV cache takes, and whether it fits this box"
+    about = "say what a checkpoint is, what a token reads of it, and whether it fits this box"
     parser = add_command(model, "info", about, examples, _info)
     parser.add_argument("checkpoint", nargs="?", metavar="DIR|hf://…", help="default: the model's")
     parser.add_argument("--profile", metavar="BOX", help="spark, thor or demo")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +10,8 @@ from rich.table import Table
 
 from appliance.checkpoint.opening import open_source
 from appliance.checkpoint.sourcefacts import source_facts
+from appliance.decode import DecodePlan, plan_decode
+from appliance.decodeview import decode_text
 from appliance.errors import DoesNotFit
 from appliance.facts import ModelFacts
 from appliance.kvcache import CacheShape, NotComputable, cache_shape
@@ -21,7 +23,10 @@ from appliance.sizes import format_size
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A checkpoint, its KV cache, and this box's memory plan for it: or ``trouble``, why not."""
+    """A checkpoint, its KV cache, and this box's memory plan for it: or ``trouble``, why not.
+
+    ``decode`` is of the plan's context, or of the longest one where there is no plan.
+    """
 
     label: str
     files: int
@@ -29,6 +34,7 @@ class ModelInfo:
     model: ModelFacts
     cache: CacheShape | None = None
     memory: MemoryPlan | None = None
+    decode: DecodePlan | None = None
     trouble: str = ""
     remedy: str = ""
 
@@ -46,17 +52,22 @@ def read_info(text: str, settings: Settings) -> ModelInfo:
         label = source.label
     finally:
         source.close()
-    cache = None
+    return _placed(ModelInfo(label, len(sizes), sum(sizes), facts), settings)
+
+
+def _placed(info: ModelInfo, settings: Settings) -> ModelInfo:
+    """Return it with what it takes and reads on this box, or why that is not known."""
+    model = info.model
+    info = replace(info, decode=plan_decode(settings, model))
     try:
-        cache = cache_shape(facts, settings.kv_cache_dtype, settings.max_num_batched_tokens)
-        memory = plan_memory(settings, observe((), settings.cgroup_base), facts)
+        cache = cache_shape(model, settings.kv_cache_dtype, settings.max_num_batched_tokens)
+        info = replace(info, cache=cache)
+        memory = plan_memory(settings, observe((), settings.cgroup_base), model)
     except NotComputable as cause:
-        return ModelInfo(label, len(sizes), sum(sizes), facts, trouble=str(cause))
+        return replace(info, trouble=str(cause))
     except DoesNotFit as cause:
-        return ModelInfo(
-            label, len(sizes), sum(sizes), facts, cache, trouble=cause.what, remedy=cause.hint
-        )
-    return ModelInfo(label, len(sizes), sum(sizes), facts, cache, memory)
+        return replace(info, trouble=cause.what, remedy=cause.hint)
+    return replace(info, memory=memory, decode=memory.decode)
 
 
 def print_info(text: str, settings: Settings, *, as_json: bool) -> int:
@@ -69,6 +80,8 @@ def print_info(text: str, settings: Settings, *, as_json: bool) -> int:
     for name, value in _rows(info, settings):
         table.add_row(name, value)
     Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    if info.decode:
+        print(f"\n{decode_text(info.decode)}")
     return 0
 
 
@@ -105,5 +118,6 @@ def _view(info: ModelInfo) -> dict[str, Any]:
         "kv_cache": asdict(info.cache) if info.cache else None,
         "fits": info.memory is not None,
         "memory": asdict(info.memory) if info.memory else None,
+        "decode": asdict(info.decode) if info.decode else None,
         "problem": {"what": info.trouble, "hint": info.remedy} if info.trouble else None,
     }

@@ -12,6 +12,8 @@ from rich.table import Column, Table
 
 from appliance.budgetview import plan_text, refusal_text
 from appliance.checkpoint.folder import read_model_facts
+from appliance.decode import plan_decode
+from appliance.decodeview import decode_text
 from appliance.errors import ApplianceError, DoesNotFit, ModelFolderError, SettingsError
 from appliance.facts import HostFacts, ModelFacts
 from appliance.factsfile import read_host, read_model
@@ -188,6 +190,8 @@ def _print_tables(settings: Settings, plan: _Plan) -> None:
     if plan.model:
         console.print(f"\nmodel {plan.model.folder}")
         console.print(_model_table(plan.model))
+        if not plan.memory and (decode := plan_decode(settings, plan.model)):
+            print(f"\n{decode_text(decode)}")
     if plan.launch:
         console.print("\nengine command (port and key are picked at each start)")
         print(plan.launch.shell())

@@ -38,7 +38,10 @@ _EXPANDABLE = (
     "dgx-spark-playbooks#97 saw driver errors with it and none without: set it off there"
 )
 
+_BANDWIDTH = Row(273.0, "LPDDR5X, 273 GB/s by NVIDIA's data sheets of both boxes")
+
 _UNIFIED = {
+    "memory_bandwidth_gb_s": _BANDWIDTH,
     "max_num_seqs": Row(2, "one agent and its helper; each sequence costs KV cache"),
     "max_num_batched_tokens": Row(2048, "bounds the activation peak of a long prefill"),
     "attention_backend": Row("FLASHINFER", _CARD),

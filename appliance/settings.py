@@ -29,6 +29,7 @@ from appliance.hostunit import UID, checked_names
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.redaction import debug_switches
 from appliance.sizes import format_size
+from appliance.speculation import refused_beside
 
 PREFIX = "APPLIANCE_"
 CONFIG_VARIABLE = "APPLIANCE_CONFIG"
@@ -97,6 +98,7 @@ class Settings(GatewaySettings, BoxSettings):
         self._check_memory()
         if refused := refused_flag(self.engine_extra_args):
             raise ValueError(f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {refused}")
+        self._check_speculation()
         return self
 
     def _check_door(self) -> None:
@@ -110,6 +112,17 @@ class Settings(GatewaySettings, BoxSettings):
             raise ValueError(
                 f"APPLIANCE_TLS_{there} is set and APPLIANCE_TLS_{missing} is not: "
                 "HTTPS takes both; appliance cert makes a pair"
+            )
+
+    def _check_speculation(self) -> None:
+        if self.speculation == "off":
+            return
+        batch = (self.max_num_seqs, self.max_num_batched_tokens)
+        chosen = (self.engine_extra_args, self.sampling, self.speculation_tokens)
+        if refused := refused_beside(*chosen, *batch):
+            raise ValueError(
+                f"APPLIANCE_SPECULATION={self.speculation} cannot be beside {refused}; "
+                "leave one of them out"
             )
 
     def _check_memory(self) -> None:

@@ -37,6 +37,7 @@ UNRELATED: Mapping[str, str] = {
     **dict.fromkeys(("host", "port"), "where clients find the appliance"),
     "state_dir": "where this file is",
     "log_format": "the appliance's own log",
+    "memory_bandwidth_gb_s": "a figure of the plan, which nothing goes by",
     **dict.fromkeys(("prompt_injection", "prompt_file"), "changes requests, not the engine"),
     **dict.fromkeys(("max_body_bytes", "max_waiting"), "what is let in at the gate"),
     **dict.fromkeys(("queue_timeout_s", "whole_wait_s", "admit_wait_s"), "how long a client waits"),

@@ -160,9 +160,13 @@ def fake_argv(*flags: str) -> list[str]:
     return [sys.executable, str(FAKE), *flags, "serve", "tiny", "--served-model-name", MODEL]
 
 
-def real_plan() -> LaunchPlan:
-    """Return the appliance's own plan for the real engine on the CPU; its port is overridden."""
+def real_plan(**chosen: str) -> LaunchPlan:
+    """Return the appliance's own plan for the real engine on the CPU; its port is overridden.
+
+    ``chosen`` are further settings.
+    """
     overrides = {
+        **chosen,
         "profile": "demo",
         "model_dir": CHECKPOINT,
         "engine_command": (str(ENGINE_PYTHON.parent / "vllm"),),

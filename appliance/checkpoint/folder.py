@@ -2,12 +2,16 @@
 
 import json
 import stat
-from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from appliance.checkpoint.headers import tensor_bytes
+from appliance.checkpoint.failures import CheckpointError, SourceError
+from appliance.checkpoint.headers import read_header
 from appliance.checkpoint.layers import NotUnderstood, cache_dtype, cache_layers, model_dtype
+from appliance.checkpoint.source import LocalSource
+from appliance.checkpoint.weigh import Scales, experts_per_token
 from appliance.errors import ModelFolderError
 from appliance.facts import CacheLayers, ModelFacts
 
@@ -32,35 +36,38 @@ def read_model_facts(folder: Path) -> ModelFacts:
     _described(folder, config)  # a config of something else is told before its shards' faults
     try:
         shards = _shards(folder)
-        weights = _weigh(shards)
     except OSError as cause:
         raise _broken(folder, f"cannot be read: {cause.strerror}") from cause
-    return model_facts(folder, config, weights, len(shards))
+    return model_facts(folder, config, _weigh(folder, shards), len(shards))
 
 
 def model_facts(
-    folder: Path, config: dict[str, Any], weights: Counter[str], shard_count: int
+    folder: Path, config: dict[str, Any], weights: Scales, shard_count: int
 ) -> ModelFacts:
-    """Return what a config, and the bytes of the tensors by dtype, say of a checkpoint.
+    """Return what a config, and the weighed tensors, say of a checkpoint.
 
     Raises ModelFolderError for a config that describes no model.
     """
     architecture, inner = _described(folder, config)
+    experts = _count(inner, "num_local_experts") or _count(inner, "num_experts")
+    visited = experts_per_token(inner)
     cache, unknown = _cache(architecture, {"torch_dtype": model_dtype(config), **inner})
     return ModelFacts(
         folder=folder,
         architecture=architecture,
         model_type=str(config.get("model_type", "")),
         num_layers=_count(inner, "num_hidden_layers"),
-        num_experts=_count(inner, "num_local_experts") or _count(inner, "num_experts"),
+        num_experts=experts,
         max_position_embeddings=_count(inner, "max_position_embeddings"),
         quantization=_quantization(config) or _quantization(inner),
         shard_count=shard_count,
-        weights_bytes=weights.total(),
-        weights_by_dtype=tuple(weights.most_common()),
+        weights_bytes=weights.by_dtype.total(),
+        weights_by_dtype=tuple(weights.by_dtype.most_common()),
         cache=cache,
         cache_dtype=cache_dtype(config, inner),
         cache_unknown=unknown,
+        experts_per_token=visited,
+        parts=weights.parts(architecture, experts, visited),
     )
 
 
@@ -83,18 +90,18 @@ def _cache(architecture: str, config: dict[str, Any]) -> tuple[tuple[CacheLayers
         return (), str(cause)
 
 
-def _weigh(shards: list[Path]) -> Counter[str]:
-    weights: Counter[str] = Counter()
-    for shard in shards:
-        try:
-            weights += tensor_bytes(shard)
-        except ValueError as cause:
-            raise ModelFolderError(
-                f"{shard} {cause}",
-                "fetch this file again, then appliance start",
-                code="model_incomplete",
-            ) from cause
-    return weights
+def _weigh(folder: Path, shards: Sequence[str]) -> Scales:
+    scales = Scales()
+    try:
+        with closing(LocalSource(folder)) as source:
+            for name in shards:
+                scales.add(read_header(source, name).tensors)
+    except SourceError as cause:
+        raise _broken(folder, f"cannot be read: {cause.what}") from cause
+    except CheckpointError as cause:
+        hint = f"{cause.hint}, then appliance start"
+        raise ModelFolderError(cause.what, hint, code=cause.code) from cause
+    return scales
 
 
 def _no_folder(folder: Path) -> str:
@@ -107,13 +114,13 @@ def _no_folder(folder: Path) -> str:
         return f"cannot be read: {cause.strerror}"
 
 
-def _shards(folder: Path) -> list[Path]:
+def _shards(folder: Path) -> list[str]:
     index = folder / INDEX
     if not index.exists():
         single = folder / SINGLE
         if not single.is_file():
             raise _broken(folder, f"holds neither {SINGLE} nor {INDEX}")
-        return [single]
+        return [SINGLE]
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise _broken(index, "has no weight_map")
@@ -126,7 +133,7 @@ def _shards(folder: Path) -> list[Path]:
             "finish the download, then appliance start",
             code="model_incomplete",
         )
-    return [folder / name for name in names]
+    return names
 
 
 def _read_json(path: Path) -> dict[str, Any]:

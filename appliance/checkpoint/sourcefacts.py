@@ -1,6 +1,5 @@
 """What a checkpoint is, seen through any source: a remote one costs its config and headers."""
 
-from collections import Counter
 from pathlib import Path
 
 from appliance.checkpoint.failures import CheckpointError
@@ -9,6 +8,7 @@ from appliance.checkpoint.headers import read_headers
 from appliance.checkpoint.layout import CONFIG, read_json
 from appliance.checkpoint.plain import plain_name
 from appliance.checkpoint.source import Source
+from appliance.checkpoint.weigh import Scales
 from appliance.facts import ModelFacts
 
 JOBS = 8  # headers at a time
@@ -34,8 +34,7 @@ def source_facts(source: Source) -> ModelFacts:
             "name a whole checkpoint",
             code="model_incomplete",
         )
-    weights: Counter[str] = Counter()
+    weights = Scales()
     for header in read_headers(source, names, JOBS):
-        for tensor in header.tensors:
-            weights[tensor.dtype] += tensor.size
+        weights.add(header.tensors)
     return model_facts(Path(source.label), config, weights, len(names))

@@ -33,7 +33,13 @@ from appliance.doctor.machinerows import (
     gpu_rows,
     host_rows,
 )
-from appliance.doctor.modelrows import attached_row, engine_row, memory_rows, model_row
+from appliance.doctor.modelrows import (
+    attached_row,
+    decode_row,
+    engine_row,
+    memory_rows,
+    model_row,
+)
 from appliance.doctor.row import Row, Unseen, fail, ok
 from appliance.doctor.tokenizerlook import TOKENIZER_S, look_at_tokenizer
 from appliance.doctor.tokenizerrows import tokenizer_row
@@ -156,6 +162,8 @@ def _engine_rows(
     yield tokenizer_row(tokenizer.seen())
     if not isinstance(host, Unseen):
         yield from memory_rows(settings, host, model, running)
+    if not isinstance(model, Unseen) and (row := decode_row(settings, model)):
+        yield row
     is_missing = isinstance(model, Unseen) and settings.profile in BOXES
     needed = CHECKPOINT_BYTES if is_missing else 0
     yield disk_row("disk, model", disk.seen(), needed, "the checkpoint", hard=True)

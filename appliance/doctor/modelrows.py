@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from appliance.decode import plan_decode
+from appliance.decodeview import decode_line
 from appliance.doctor.dockerfacts import DockerFacts
 from appliance.doctor.row import Row, Unseen, fail, ok, warn
 from appliance.enginefacts import EngineFacts
@@ -53,6 +55,12 @@ def model_row(model: ModelFacts | Unseen, variable: str = "") -> Row:
         return fail("model", model.why, model.next.replace(own, variable or own))
     weights = f"{format_size(model.weights_bytes)} in {model.shard_count} files"
     return ok("model", f"{model.folder}: {model.architecture}, {weights}")
+
+
+def decode_row(settings: Settings, model: ModelFacts) -> Row | None:
+    """Return what a token reads and how fast that can be; None where the parts are not known."""
+    plan = plan_decode(settings, model)
+    return ok("decode", decode_line(plan), "appliance plan") if plan else None
 
 
 def memory_rows(

@@ -130,6 +130,14 @@ def test_without_model_and_gpu_it_fails_and_names_both(host: Host) -> None:
     assert "gpu, model" in last
 
 
+def test_what_a_token_reads_is_told_where_there_is_a_model(host: Host) -> None:
+    level, value = host.rows("--profile", "spark")["decode"]
+    assert level == "ok"
+    assert " a token (" in value
+    assert value.endswith(" tokens/s at most at 273 GB/s; computed")
+    assert "decode" not in host.rows("--model-dir", "/nowhere")
+
+
 def test_an_incomplete_model_folder_fails(host: Host) -> None:
     (host.folder / "model" / "model.safetensors").write_bytes(b"\0" * 4)
     level, value = host.rows()["model"]

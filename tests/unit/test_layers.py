@@ -25,6 +25,7 @@ PURE = (
     *("bench/chart", "tokenizerdrift", "doctor/tokenizerrows"),
     *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
+    *("decode", "decodeview", "speculation", "checkpoint/weigh"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.
