@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from appliance.checkpoint.failures import CheckpointError
@@ -90,20 +89,6 @@ def _unfit(source: Source, name: str, cause: ValueError) -> CheckpointError:
     return CheckpointError(
         f"{source.label}/{name} {cause}", "fetch this file again", code="model_incomplete"
     )
-
-
-def tensor_bytes(path: Path) -> Counter[str]:
-    """Return the bytes of a file's tensors by dtype, as the file spells it ("BF16", "U8").
-
-    Raises ValueError saying what is wrong with the file, OSError when it cannot be read.
-    """
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        header = parse_header(file.read(_header_length(file.read(8), size)), size)
-    sizes: Counter[str] = Counter()
-    for tensor in header.tensors:
-        sizes[tensor.dtype] += tensor.size
-    return sizes
 
 
 def parse_header(text: bytes, file_bytes: int) -> Header:

@@ -3,20 +3,24 @@
 import json
 import re
 import struct
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.checkpoint.failures import CheckpointError, SourceError
 from appliance.checkpoint.headers import (
     HEADER_LIMIT,
     METADATA,
     Tensor,
     parse_header,
+    read_header,
     render_header,
-    tensor_bytes,
 )
+from appliance.checkpoint.source import LocalSource
 from tests.checkpoints import shard_bytes
 
 
@@ -24,6 +28,15 @@ def file_of(folder: Path, content: bytes) -> Path:
     path = folder / "shard.safetensors"
     path.write_bytes(content)
     return path
+
+
+def tensor_bytes(path: Path) -> Counter[str]:
+    """Return the bytes of a file's tensors by type."""
+    sizes: Counter[str] = Counter()
+    with closing(LocalSource(path.parent)) as source:
+        for tensor in read_header(source, path.name).tensors:
+            sizes[tensor.dtype] += tensor.size
+    return sizes
 
 
 def headed(header: object, data: bytes = b"") -> bytes:
@@ -101,18 +114,18 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_file_is_said_to_be_one(tmp_path: Path, case: str) -> None:
     content, says = BROKEN[case]
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(CheckpointError, match=re.escape(says)):
         tensor_bytes(file_of(tmp_path, content))
 
 
 @given(st.binary(max_size=200))
-def test_no_file_of_any_bytes_is_more_than_a_value_error(
+def test_no_file_of_any_bytes_is_more_than_a_checkpoint_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = file_of(tmp_path_factory.mktemp("shard"), content)
     try:
         sizes = tensor_bytes(path)
-    except ValueError:
+    except CheckpointError:
         return
     assert sizes.total() <= len(content)
 
@@ -153,6 +166,6 @@ def test_what_is_rendered_is_parsed(named: dict[str, tuple[str, int]]) -> None:
     assert header.data_start == len(head)
 
 
-def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_a_file_that_is_not_there_is_a_source_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
         tensor_bytes(tmp_path / "gone")
