@@ -94,6 +94,7 @@ class Bodies:
     def let_go(self, exchange: Exchange) -> None:
         """Forget the bytes of a request that has ended."""
         self._intake.let_go(exchange.body_bytes)
+        exchange.body, exchange.tools = b"", None
 
     async def _read(self, body: bytes, reading: Reading) -> Draft:
         """Read a body; a long one in steps, between which others have their turn."""
@@ -124,7 +125,8 @@ class Bodies:
         if read_so is None:
             return None
         draft, found = read_so
-        self._seen.keep(found)
+        if found is not None:
+            self._seen.keep(found)
         return draft
 
     def _note(self, exchange: Exchange, draft: Draft, *, is_injected: bool) -> None:

@@ -116,6 +116,7 @@ class PathFilter:
         waiting = self._waiting if self._mode.mends else []
         held = [_edited(one.event, one.edits) for one in self._held]
         self._waiting, self._held, self._is_off = [], [], True
+        self._on_open = _nothing  # whoever that is holds us too
         return b"".join([*held, *waiting])
 
     def _wait(self, events: bytes) -> bytes:
@@ -128,7 +129,8 @@ class PathFilter:
             if not found:
                 return events
             self._is_open = True
-            self._on_open()
+            on_open, self._on_open = self._on_open, _nothing
+            on_open()
             if self._guard is not None:
                 return self._read(events)
         self._waiting.append(events)
@@ -255,6 +257,10 @@ class PathFilter:
 def opens_call(route: str, body: bytes) -> bool:
     """Tell whether a reply that is no stream may hold a tool call."""
     return route in MARKS and has_mark(route, body)
+
+
+def _nothing() -> None:
+    """Open nothing more."""
 
 
 def _nobody(_judged: Judged) -> None:
