@@ -78,12 +78,17 @@ class Bodies:
         wanted = injection_switch(exchange.headers) and bool(self._policy.text)
         mode = Mode(header_choice(exchange.headers, GUARD_HEADER, tuple(Mode), self._path_mode))
         reading = Reading(exchange.route, self._policy if wanted else NO_PROMPT, self._media)
+        is_long = len(body) >= LEAST_BYTES
+        if is_long:
+            await asyncio.sleep(0)  # its last bytes have just been copied
         try:
             draft = await self._read(body, reading)
         except RequestError as cause:
             if cause.code in ("unsupported_content", "media_not_allowed"):
                 self._metrics.media_refusals.inc()
             raise
+        if is_long:
+            await asyncio.sleep(0)
         check_model(draft, self._served_model)
         exchange.streaming = exchange.route.may_stream and draft.value("stream") is True
         self._note(exchange, draft, is_injected=wanted)
@@ -153,6 +158,8 @@ class Bodies:
         if is_removed:
             self._metrics.clamps.labels("removed").inc()
         body = draft.encode()
+        if len(body) >= LEAST_BYTES:
+            await asyncio.sleep(0)  # it was copied, and will be written
         counted_by = counter(route)
         if counted_by is None or not room.may_lack(self._density.most_tokens(draft.size)):
             return body

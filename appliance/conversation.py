@@ -20,7 +20,15 @@ from appliance.openai import NO_JSON, RelayRoute
 from appliance.pieces import PIECE_BYTES, Piece, pieces
 from appliance.prompt import PromptPolicy
 from appliance.seen import LEAST_BYTES, LONGEST, Beginning, Start
-from appliance.wirebody import LARGE_BYTES, check_text, check_values, fold_field, parse_body
+from appliance.wirebody import (
+    LARGE_BYTES,
+    MOST_VALUES,
+    check_text,
+    check_values,
+    count_marks,
+    fold_field,
+    parse_body,
+)
 
 EARLY_BYTES = 4096  # within them a body's messages begin, or its beginning is not kept
 FIRST_BYTES = 256 * 1024  # the longest first message that is changed in its place
@@ -176,8 +184,6 @@ def by_pieces(
     if reading.is_embedding or found is None or body[found[0] : found[0] + 1] != b"[":
         return None
     offset = found[0]
-    if len(body) > LARGE_BYTES:
-        yield from check_values(body)
     try:
         fields = parse_body(body[:offset] + b"0}")
     except RequestError:
@@ -186,12 +192,15 @@ def by_pieces(
     start: Start | None = None
     at = offset + 1
     rest = Piece(at, None)
+    marks, is_counted = 0, len(body) <= LARGE_BYTES
     for piece in pieces(body, at, piece_bytes):
         if piece is not None:
+            text = piece.text(body, b"[", b"]")
+            marks += 0 if is_counted else count_marks(text)
             if piece.end is None:
-                rest = piece
+                rest, is_counted = piece, is_counted or marks <= MOST_VALUES
                 break
-            listed = _checked(piece.text(body, b"[", b"]"))
+            listed = _checked(text)
             if listed is None or not (start is None or _may_follow(listed, start, reading)):
                 break
             if start is None:
@@ -201,6 +210,9 @@ def by_pieces(
             at = piece.end + 1
             rest = Piece(at, None)
         yield
+    yield
+    if not is_counted:
+        yield from check_values(body)
     if start is None:
         return _one_long(body, rest, offset, reading) if rest.gap else None
     within = Start(start.first, offset + start.at, start.has_instructions)

@@ -136,7 +136,9 @@ class Reader:
             self._paths -= self._weights.pop(oldest)
 
 
-def split_messages(body: bytes, piece_bytes: int = PIECE_BYTES) -> Generator[None, None, list[bytes]]:
+def split_messages(
+    body: bytes, piece_bytes: int = PIECE_BYTES
+) -> Generator[None, None, list[bytes]]:
     """Return what a body says, message by message: the system prompt first where it is a field.
 
     One that is too long is left out. A step takes a piece of the body.

@@ -18,6 +18,7 @@ PIECE_BYTES = 128 * 1024
 _ROLE = b'"role"'
 _CUT = re.compile(rb"\}[ \t\r\n]{0,32}(,)[ \t\r\n]{0,32}\{[ \t\r\n]{0,32}\Z")
 _CUT_BYTES = 128  # more than a cut may have
+_SOON_BYTES = 32 * 1024  # within them most messages end: to look further takes as long as to read
 # What is left of a text without its gap is longer than any word that somebody looks for in a value,
 # a role or a type. Behind six plain bytes no escape is open.
 KEPT_BYTES = 24
@@ -58,24 +59,24 @@ def pieces(body: bytes, start: int, piece_bytes: int = PIECE_BYTES) -> Iterator[
     """
     while True:
         gap = None
-        end = _next_cut(body, start + piece_bytes)
+        end = _next_cut(body, start + piece_bytes, _SOON_BYTES)
         if end is None:
             for longer in _gaps(body, start, piece_bytes):
                 gap = longer
                 yield None
-            end = _next_cut(body, gap[1]) if gap else None
+            end = _next_cut(body, gap[1] if gap else start + piece_bytes, 2 * PIECE_BYTES)
         yield Piece(start, end, gap)
         if end is None:
             return
         start = end + 1
 
 
-def _next_cut(body: bytes, after: int) -> int | None:
+def _next_cut(body: bytes, after: int, within: int) -> int | None:
     """Return where the next comma between two messages stands, as far as a few bytes tell.
 
-    It is not looked for within a message that goes on for long.
+    It is not looked for further than ``within`` so many bytes.
     """
-    role, before = after, after + PIECE_BYTES
+    role, before = after, after + within
     while (role := body.find(_ROLE, role, before)) >= 0:  # a third of what a pattern costs
         if (cut := _CUT.search(body, max(role - _CUT_BYTES, after), role)) is not None:
             return cut.start(1)
