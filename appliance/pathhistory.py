@@ -86,7 +86,9 @@ class Reader:
                 yield
                 end = self._clock() + STEP_S
             is_call = _is_call(text)
-            key = hashlib.blake2b(text, digest_size=16, key=b"" if is_call else group).digest()
+            if len(text) > PIECE_BYTES:
+                yield
+            key = _key(b"call" if is_call else b"said" + group, text)
             if is_call:
                 group = bytes(a ^ b for a, b in zip(group, key, strict=True)) if was_call else key
             was_call = is_call
@@ -110,8 +112,7 @@ class Reader:
         bound: list[Page] = []
         whole = len(pages) - len(pages) % IN_A_ROW
         for start in range(0, whole, IN_A_ROW):
-            row = b"".join(keys[start : start + IN_A_ROW])
-            key = hashlib.blake2b(row, digest_size=16, person=b"row").digest()
+            key = _key(b"row", b"".join(keys[start : start + IN_A_ROW]))
             page = self._kept.get(key)
             if page is None:
                 page = Page()
@@ -235,6 +236,17 @@ def _said(told: _Body) -> list[bytes]:
 
 def _as_message(role: str, content: msgspec.Raw | bytes) -> bytes:
     return b'{"role":"%b","content":%b}' % (role.encode(), bytes(content))
+
+
+def _key(kind: bytes, text: bytes) -> bytes:
+    """Return what stands for a text of one kind.
+
+    SHA-256 has instructions of its own in the processors that this is for, and takes a third of
+    what the fastest hash without them takes.
+    """
+    found = hashlib.sha256(b"%d %b" % (len(kind), kind))
+    found.update(text)
+    return found.digest()[:16]
 
 
 def _is_call(text: bytes) -> bool:
