@@ -116,8 +116,11 @@ class PathFilter:
         waiting = self._waiting if self._mode.mends else []
         held = [_edited(one.event, one.edits) for one in self._held]
         self._waiting, self._held, self._is_off = [], [], True
-        self._on_open = _nothing  # whoever that is holds us too
         return b"".join([*held, *waiting])
+
+    def close(self) -> None:
+        """Let go of who was to be called: it holds us, and neither would be freed."""
+        self._on_open = _nothing
 
     def _wait(self, events: bytes) -> bytes:
         if not self._is_open:
@@ -129,8 +132,7 @@ class PathFilter:
             if not found:
                 return events
             self._is_open = True
-            on_open, self._on_open = self._on_open, _nothing
-            on_open()
+            self._on_open()
             if self._guard is not None:
                 return self._read(events)
         self._waiting.append(events)
@@ -260,7 +262,7 @@ def opens_call(route: str, body: bytes) -> bool:
 
 
 def _nothing() -> None:
-    """Open nothing more."""
+    """Call nobody."""
 
 
 def _nobody(_judged: Judged) -> None:

@@ -98,10 +98,11 @@ class PathWatch:
         return self._filter.mend_whole(body, guard)
 
     def close(self) -> None:
-        """Leave the reading, if the reply was broken off in it; and who is not told any more."""
+        """Let go of all; leave the reading, if a reply that waits for it was broken off."""
         if self._reading is not None and self._mode.mends:
             self._reading.cancel()
         self.release = _nobody
+        self._filter.close()
 
     @property
     def _is_reading(self) -> bool:
