@@ -19,6 +19,8 @@ _ROLE = b'"role"'
 _CUT = re.compile(rb"\}[ \t\r\n]{0,32}(,)[ \t\r\n]{0,32}\{[ \t\r\n]{0,32}\Z")
 _CUT_BYTES = 128  # more than a cut may have
 _SOON_BYTES = 32 * 1024  # within them most messages end: to look further takes as long as to read
+_NEAR_BYTES = 4 * 1024  # within them a text has a place where it can be cut
+_FINER = 8
 # What is left of a text without its gap is longer than any word that somebody looks for in a value,
 # a role or a type. Behind six plain bytes no escape is open.
 KEPT_BYTES = 24
@@ -85,21 +87,26 @@ def _next_cut(body: bytes, after: int, within: int) -> int | None:
 
 
 def _gaps(body: bytes, start: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield the gap in the text that goes on behind a piece, each longer than the one before.
+    """Yield the gap in a long text, each longer than the one before; nothing, where there is none.
 
-    Nothing, where none does, or not for long.
+    It is looked for in the first message, and behind a piece. What it leaves over is read twice:
+    at its end it grows in smaller steps.
     """
-    first = _plain_end(body, start + piece_bytes)
-    if first is None or not _is_open(body[start:first]):
-        return
-    at = first
-    while (end := _plain_end(body, at + piece_bytes)) is not None and _is_text(body[at:end]):
-        yield first, end
-        at = end
+    for near in (start + piece_bytes // _FINER, start + piece_bytes):
+        first = _plain_end(body, near)
+        if first is None or not _is_open(body[start:first]):
+            continue
+        at = first
+        for size in (piece_bytes, piece_bytes // _FINER):
+            while (end := _plain_end(body, at + size)) is not None and _is_text(body[at:end]):
+                at = end
+                yield first, at
+        if at > first:
+            return
 
 
 def _plain_end(body: bytes, after: int) -> int | None:
-    found = _PLAIN.search(body, after, after + PIECE_BYTES)
+    found = _PLAIN.search(body, after, after + _NEAR_BYTES)
     return found.end() if found else None
 
 
