@@ -78,12 +78,17 @@ class Bodies:
         wanted = injection_switch(exchange.headers) and bool(self._policy.text)
         mode = Mode(header_choice(exchange.headers, GUARD_HEADER, tuple(Mode), self._path_mode))
         reading = Reading(exchange.route, self._policy if wanted else NO_PROMPT, self._media)
+        is_long = len(body) >= LEAST_BYTES
+        if is_long:
+            await asyncio.sleep(0)  # its last bytes have just been copied
         try:
             draft = await self._read(body, reading)
         except RequestError as cause:
             if cause.code in ("unsupported_content", "media_not_allowed"):
                 self._metrics.media_refusals.inc()
             raise
+        if is_long:
+            await asyncio.sleep(0)
         check_model(draft, self._served_model)
         exchange.streaming = exchange.route.may_stream and draft.value("stream") is True
         self._note(exchange, draft, is_injected=wanted)
@@ -94,6 +99,7 @@ class Bodies:
     def let_go(self, exchange: Exchange) -> None:
         """Forget the bytes of a request that has ended."""
         self._intake.let_go(exchange.body_bytes)
+        exchange.body, exchange.tools = b"", None
 
     async def _read(self, body: bytes, reading: Reading) -> Draft:
         """Read a body; a long one in steps, between which others have their turn."""
@@ -124,7 +130,8 @@ class Bodies:
         if read_so is None:
             return None
         draft, found = read_so
-        self._seen.keep(found)
+        if found is not None:
+            self._seen.keep(found)
         return draft
 
     def _note(self, exchange: Exchange, draft: Draft, *, is_injected: bool) -> None:
@@ -151,6 +158,8 @@ class Bodies:
         if is_removed:
             self._metrics.clamps.labels("removed").inc()
         body = draft.encode()
+        if len(body) >= LEAST_BYTES:
+            await asyncio.sleep(0)  # it was copied, and will be written
         counted_by = counter(route)
         if counted_by is None or not room.may_lack(self._density.most_tokens(draft.size)):
             return body

@@ -16,6 +16,7 @@ HEAD_LIMIT = 100 * 1024  # bytes of a reply's head: a peer that sends more is no
 HELD_LIMIT = 256 * 1024  # bytes of a body that nobody takes yet; then the engine must wait
 TOO_LARGE = f"the head is larger than {HEAD_LIMIT} bytes"
 JOIN_LIMIT = 64 * 1024  # a body up to this size is copied behind its head: one write
+WRITE_BYTES = 256 * 1024  # of a long body in one turn: the kernel copies it while others wait
 
 Sink = Callable[[bytes], None]
 
@@ -33,6 +34,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reply: Reply | None = None
+        self._unwritten = memoryview(b"")
         self.idle_since = 0.0
         self.is_lost = False
 
@@ -73,8 +75,19 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._transport.write(head)
-            self._transport.write(body)
+            self._unwritten = memoryview(body)
+            self._write_on()
         return reply
+
+    def _write_on(self) -> None:
+        """Write the next piece of a long body, and leave the rest to the loop's next turn."""
+        if not self.is_usable or self._transport is None:
+            self._unwritten = memoryview(b"")
+            return
+        self._transport.write(self._unwritten[:WRITE_BYTES])
+        self._unwritten = self._unwritten[WRITE_BYTES:]
+        if self._unwritten:
+            self._loop.call_soon(self._write_on)
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -92,7 +105,7 @@ class Connection(asyncio.Protocol):
             return
         self._reply = None
         transport = self._transport
-        is_sent = transport is not None and not transport.get_write_buffer_size()
+        is_sent = not (self._unwritten or transport is None or transport.get_write_buffer_size())
         if reply.may_follow and is_sent and self.is_usable and not reply.is_paused:
             self._on_idle(self)
         else:
@@ -316,7 +329,8 @@ class Reply:
         if self._head.done() and not self._head.cancelled():
             self._head.exception()  # told or not, nobody asks any more
         self._connection.release(self)
-        del self._parser  # it holds us, as we hold it
+        del self._parser  # it holds us, as we hold it; and so does who takes the body
+        self._sink, self._flows = None, False
 
     # ours
 

@@ -5,9 +5,8 @@ read in pieces. One that is plain has its texts left packed: only its first mess
 for the prompt. Any other is unpacked whole.
 """
 
-import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,17 +17,22 @@ from appliance.draft import Draft, parsed
 from appliance.errors import RequestError
 from appliance.media import MediaPolicy, check_media
 from appliance.openai import NO_JSON, RelayRoute
+from appliance.pieces import PIECE_BYTES, Piece, pieces
 from appliance.prompt import PromptPolicy
-from appliance.seen import LEAST_BYTES, Beginning, Start
-from appliance.wirebody import LARGE_BYTES, check_text, check_values, fold_field, parse_body
+from appliance.seen import LEAST_BYTES, LONGEST, Beginning, Start
+from appliance.wirebody import (
+    LARGE_BYTES,
+    MOST_VALUES,
+    check_text,
+    check_values,
+    count_marks,
+    fold_field,
+    parse_body,
+)
 
 EARLY_BYTES = 4096  # within them a body's messages begin, or its beginning is not kept
 FIRST_BYTES = 256 * 1024  # the longest first message that is changed in its place
-PIECE_BYTES = 128 * 1024
 _SPACE = b" \t\r\n"
-_ROLE = b'"role"'
-_CUT = re.compile(rb"\}[ \t\r\n]{0,32}(,)[ \t\r\n]{0,32}\{[ \t\r\n]{0,32}\Z")
-_CUT_BYTES = 128  # more than a cut may have
 # The name under which the rest of a body's messages is read: one that no client can know.
 _MARK = secrets.token_hex(16)
 
@@ -100,7 +104,7 @@ def _with_prompt(draft: Draft, reading: Reading) -> Draft:
     return draft
 
 
-def _start(raw: msgspec.Raw, look: history.Look, reading: Reading) -> Start | None:
+def _start(raw: msgspec.Raw | bytes, look: history.Look, reading: Reading) -> Start | None:
     """Return how plain messages start for the engine. None: the prompt's place is further on."""
     if not reading.folds_first:
         return Start(b"[", 1, look.has_instructions)
@@ -141,7 +145,7 @@ def _check(value: Any, name: str, reading: Reading) -> None:
         ) from None
 
 
-def _lacks_reasoning(raw: msgspec.Raw, route: RelayRoute) -> bool:
+def _lacks_reasoning(raw: msgspec.Raw | bytes, route: RelayRoute) -> bool:
     return route.path == "/tokenize" and b"reasoning_content" in bytes(raw)
 
 
@@ -170,19 +174,16 @@ def beginning(body: bytes, raw: msgspec.Raw, start: Start, reading: Reading) -> 
 
 def by_pieces(
     body: bytes, reading: Reading, piece_bytes: int = PIECE_BYTES
-) -> Generator[None, None, tuple[Draft, Beginning] | None]:
+) -> Generator[None, None, tuple[Draft, Beginning | None] | None]:
     """Read a long body in steps, each of about ``piece_bytes``; return what ``go_on`` does.
 
-    The messages are cut between two of them, where that can be told from a few bytes. A cut in a
-    wrong place does no harm: what is before it is then no list. None: it must be read as a whole.
+    There is no beginning of one that is too long to be kept. None: it must be read as a whole.
     Raises RequestError 400 for one that holds too many values.
     """
     found = splice.locate(body[:EARLY_BYTES], reading.name)
     if reading.is_embedding or found is None or body[found[0] : found[0] + 1] != b"[":
         return None
     offset = found[0]
-    if len(body) > LARGE_BYTES:
-        yield from check_values(body)
     try:
         fields = parse_body(body[:offset] + b"0}")
     except RequestError:
@@ -190,33 +191,69 @@ def by_pieces(
     del fields[reading.name]
     start: Start | None = None
     at = offset + 1
-    while (cut := _next_cut(body, at + piece_bytes)) is not None:
-        piece = _checked(body[at:cut])
-        if piece is None or not (start is None or _may_follow(b"," + piece, start, reading)):
-            break
-        if start is None and (start := _piece_start(piece, reading)) is None:
-            break
-        at = cut + 1
+    rest = Piece(at, None)
+    marks, is_counted = 0, len(body) <= LARGE_BYTES
+    for piece in pieces(body, at, piece_bytes):
+        if piece is not None:
+            text = piece.text(body, b"[", b"]")
+            marks += 0 if is_counted else count_marks(text)
+            if piece.end is None:
+                rest, is_counted = piece, is_counted or marks <= MOST_VALUES
+                break
+            listed = _checked(text)
+            if listed is None or not (start is None or _may_follow(listed, start, reading)):
+                break
+            if start is None:
+                start = _piece_start(listed, reading)
+                if start is None or _is_past(piece, start, offset):
+                    return None
+            at = piece.end + 1
+            rest = Piece(at, None)
         yield
-    if start is None or at == offset + 1:
-        return None
+    yield
+    if not is_counted:
+        yield from check_values(body)
+    if start is None:
+        return _one_long(body, rest, offset, reading) if rest.gap else None
     within = Start(start.first, offset + start.at, start.has_instructions)
-    known = Beginning(reading.kind, body[: at - 1], fields, within)
+    went = _follow(body, Piece(at - 1, None, rest.gap), fields, within, reading)
+    if went is None:
+        return None
     # What is kept ends before the last piece, in which another turn of the same may differ.
-    return go_on(body, known, reading, grown_bytes=len(body))
+    return went[0], _begun(body, at - 1, fields, within, reading)
 
 
-def _next_cut(body: bytes, after: int) -> int | None:
-    """Return where the next comma between two messages stands, as far as a few bytes tell.
+def _is_past(piece: Piece, start: Start, offset: int) -> bool:
+    """Tell whether more of a piece is rewritten than what stands before its gap."""
+    return piece.gap is not None and offset + start.at > piece.gap[0]
 
-    It is not looked for within a message that goes on for long.
-    """
-    role, before = after, after + PIECE_BYTES
-    while (role := body.find(_ROLE, role, before)) >= 0:  # a third of what a pattern costs
-        if (cut := _CUT.search(body, max(role - _CUT_BYTES, after), role)) is not None:
-            return cut.start(1)
-        role += len(_ROLE)
-    return None
+
+def _begun(
+    body: bytes, end: int, fields: Mapping[str, msgspec.Raw], start: Start, reading: Reading
+) -> Beginning | None:
+    if end > LONGEST:
+        return None
+    return Beginning(reading.kind, body[:end], fields, start)
+
+
+def _one_long(
+    body: bytes, rest: Piece, offset: int, reading: Reading
+) -> tuple[Draft, Beginning | None] | None:
+    """Return what ``by_pieces`` does of a body whose first message is long, and few follow."""
+    short = Piece(0, None, rest.gap).text(body)
+    try:
+        fields = parse_body(short)
+        draft, start = read(fields, reading)
+    except RequestError:
+        return None  # told again, with the places of the whole
+    if start is None or _is_past(rest, start, offset):
+        return None
+    found = beginning(short, fields[reading.name], start, reading)
+    if found is None:
+        return None
+    end = len(found.text) + rest.gap_bytes
+    draft.put(reading.name, start.first, memoryview(body)[found.start.at : end], b"]")
+    return draft, _begun(body, end, found.fields, found.start, reading)
 
 
 def _checked(text: bytes) -> bytes | None:
@@ -229,9 +266,8 @@ def _checked(text: bytes) -> bytes | None:
     return text
 
 
-def _piece_start(piece: bytes, reading: Reading) -> Start | None:
-    """Return how messages start whose first ones are ``piece``, None if they are not plain."""
-    listed = msgspec.Raw(b"[" + piece + b"]")
+def _piece_start(listed: bytes, reading: Reading) -> Start | None:
+    """Return how messages start whose first ones are ``listed``, None if they are not plain."""
     if not reading.is_chat:
         return Start(b"[", 1) if history.are_plain_parts(listed) else None
     look = history.look(listed)
@@ -240,34 +276,46 @@ def _piece_start(piece: bytes, reading: Reading) -> Start | None:
     return _start(listed, look, reading)
 
 
-def go_on(
-    body: bytes, known: Beginning, reading: Reading, *, grown_bytes: int = LEAST_BYTES
-) -> tuple[Draft, Beginning] | None:
+def go_on(body: bytes, known: Beginning, reading: Reading) -> tuple[Draft, Beginning] | None:
     """Return the draft of a body that begins as ``known`` does, and how it begins now.
 
-    That is told anew once it has grown by so many bytes, and by an eighth. None where what is
+    That is told anew once it has grown by LEAST_BYTES, and by an eighth. None where what is
     new is wrong, or must be read together with what was before.
     """
-    new = _checked(body[len(known.text) :])
-    fields = None if new is None else _rest(new)
-    if new is None or fields is None or reading.name in fields:
+    size = len(known.text)
+    went = _follow(body, Piece(size, None), known.fields, known.start, reading)
+    if went is None:
         return None
-    came = bytes(fields.pop(_MARK))[2:-1].strip(_SPACE)
-    if came and not _may_follow(came, known.start, reading):
-        return None
-    end = len(known.text) + (new.index(came) + len(came) if came else 0)
-    draft = Draft({**known.fields, **fields})
-    draft.put(reading.name, known.start.first, memoryview(body)[known.start.at : end], b"]")
-    if end - len(known.text) > max(grown_bytes, len(known.text) // 8):
+    draft, end = went
+    if end - size > max(LEAST_BYTES, size // 8):
         known = Beginning(known.kind, body[:end], known.fields, known.start)
-    return _with_prompt(draft, reading), known
+    return draft, known
 
 
-def _may_follow(came: bytes, start: Start, reading: Reading) -> bool:
-    """Tell whether further messages, behind a comma, may pass as they are."""
-    if not came.startswith(b","):
-        return False
-    listed = msgspec.Raw(b"[" + came[1:] + b"]")
+def _follow(
+    body: bytes,
+    rest: Piece,
+    fields: Mapping[str, msgspec.Raw],
+    start: Start,
+    reading: Reading,
+) -> tuple[Draft, int] | None:
+    """Return the draft of a body whose ``rest`` follows a message, and where its last one ends."""
+    new = _checked(rest.text(body))
+    later = None if new is None else _rest(new)
+    if new is None or later is None or reading.name in later:
+        return None
+    came = bytes(later.pop(_MARK))[2:-1].strip(_SPACE)
+    is_good = came.startswith(b",") and _may_follow(b"[%b]" % came[1:], start, reading)
+    if came and not is_good:
+        return None
+    end = rest.start + (new.index(came) + len(came) + rest.gap_bytes if came else 0)
+    draft = Draft({**fields, **later})
+    draft.put(reading.name, start.first, memoryview(body)[start.at : end], b"]")
+    return _with_prompt(draft, reading), end
+
+
+def _may_follow(listed: bytes, start: Start, reading: Reading) -> bool:
+    """Tell whether further messages may pass as they are."""
     if not reading.is_chat:
         return history.are_plain_parts(listed)
     look = history.look(listed)

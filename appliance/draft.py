@@ -63,6 +63,10 @@ class Draft:
         """Leave a field out."""
         self._fields.pop(name, None)
 
+    def let_go(self) -> None:
+        """Forget all fields: they hold what the client sent, and the engine gets another copy."""
+        self._fields.clear()
+
     def encode(self) -> bytes:
         """Return the body."""
         pieces: list[Piece] = []

@@ -176,7 +176,7 @@ def hang_up_watch(exchange: Exchange, receive: Receive) -> Iterator[None]:
             has_left = True
             carrying.cancel()
 
-    watching = asyncio.ensure_future(watch())
+    watching = asyncio.get_running_loop().create_task(watch())
     try:
         yield
     except asyncio.CancelledError:

@@ -18,6 +18,7 @@ MOST_CONNECTIONS = 2000
 OTHER_FILES = 200  # that we open besides: towards the engine, the log, the state
 UNASKED_BYTES = 64 * 2**10  # of a body that nobody has asked for: its sender may have no key
 PIECE_BYTES = 2**20  # of a body that somebody reads
+TURN_BYTES = 64 * 2**10  # at once: the loop would read on to the end, and others wait meanwhile
 MOST_FOLLOWING = 16  # requests on one connection behind the one that is answered
 _STATUS = b"HTTP/1.1 "
 
@@ -123,6 +124,14 @@ class ClientProtocol(HttpToolsProtocol):
             self._heard_at = self.loop.time()
         if self._allowed_s and self._timer is None:
             self._arm(self._allowed_s)
+        if len(data) >= TURN_BYTES and not (self.flow.read_paused or self.transport.is_closing()):
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Read again, in another turn of the loop."""
+        if not (self.flow.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request of this connection: uvicorn tells the last one alone."""

@@ -118,6 +118,10 @@ class PathFilter:
         self._waiting, self._held, self._is_off = [], [], True
         return b"".join([*held, *waiting])
 
+    def close(self) -> None:
+        """Let go of who was to be called: it holds us, and neither would be freed."""
+        self._on_open = _nothing
+
     def _wait(self, events: bytes) -> bytes:
         if not self._is_open:
             try:
@@ -255,6 +259,10 @@ class PathFilter:
 def opens_call(route: str, body: bytes) -> bool:
     """Tell whether a reply that is no stream may hold a tool call."""
     return route in MARKS and has_mark(route, body)
+
+
+def _nothing() -> None:
+    """Call nobody."""
 
 
 def _nobody(_judged: Judged) -> None:

@@ -65,7 +65,7 @@ class PathWatch:
         self._route = exchange.route.path
         self._filter = PathFilter(self._route, self._mode, self._open, tell)
         self._reading: asyncio.Task[None] | None = None
-        self.release: Callable[[bytes], None] = lambda _events: None
+        self.release: Callable[[bytes], None] = _nobody
 
     @property
     def holds(self) -> bool:
@@ -90,22 +90,27 @@ class PathWatch:
         """Return a reply that is no stream, its paths mended as far as may be."""
         if not opens_call(self._route, body):
             return body
+        exchange = self._exchange
         if not self._mode.mends:
-            self._begin(self._look(body))
+            self._begin(self._look(body, exchange.body, exchange.tools))
             return body
-        return self._filter.mend_whole(body, await self._guard())
+        guard = await self._guard(exchange.body, exchange.tools)
+        return self._filter.mend_whole(body, guard)
 
     def close(self) -> None:
-        """Leave the reading, if the reply was broken off in it."""
+        """Let go of all; leave the reading, if a reply that waits for it was broken off."""
         if self._reading is not None and self._mode.mends:
             self._reading.cancel()
+        self.release = _nobody
+        self._filter.close()
 
     @property
     def _is_reading(self) -> bool:
         return self._reading is not None and not self._reading.done()
 
     def _open(self) -> None:
-        self._begin(self._know())
+        # the exchange forgets both at its end, which may be before the reading's first step
+        self._begin(self._know(self._exchange.body, self._exchange.tools))
 
     def _begin(self, reading: Coroutine[Any, Any, None]) -> None:
         self._reading = asyncio.ensure_future(reading)
@@ -117,18 +122,23 @@ class PathWatch:
             log.error("path.guard_failed", id=self._exchange.request_id, error=type(fault).__name__)
             self.release(self._filter.rest())
 
-    async def _know(self) -> None:
-        self.release(self._filter.know(await self._guard()))
+    async def _know(self, request: bytes, tools: bytes | None) -> None:
+        self.release(self._filter.know(await self._guard(request, tools)))
 
-    async def _look(self, body: bytes) -> None:
-        self._filter.mend_whole(body, await self._guard())
+    async def _look(self, reply: bytes, request: bytes, tools: bytes | None) -> None:
+        self._filter.mend_whole(reply, await self._guard(request, tools))
 
-    async def _guard(self) -> PathGuard:
-        ledger = await in_turns(self._reader.read(self._exchange.body))
-        return PathGuard(self._mode, read_tools(self._tools()), ledger)
+    async def _guard(self, request: bytes, tools: bytes | None) -> PathGuard:
+        ledger = await in_turns(self._reader.read(request))
+        return PathGuard(self._mode, read_tools(_decoded(tools)), ledger)
 
-    def _tools(self) -> object:
-        try:
-            return msgspec.json.decode(self._exchange.tools or b"null")
-        except NO_JSON:  # nested too deep
-            return None
+
+def _decoded(tools: bytes | None) -> object:
+    try:
+        return msgspec.json.decode(tools or b"null")
+    except NO_JSON:  # nested too deep
+        return None
+
+
+def _nobody(_events: bytes) -> None:
+    """Release events to nobody."""

@@ -30,6 +30,7 @@ from appliance.pathtools import KeyKind, is_listing, is_web, key_kind, listed_fo
 
 _SLICE = 512  # characters that are read in one go,
 _SOME = 8  # or so many paths
+_LONG = 2**16  # bytes, or characters: to read or to search more takes a step of its own
 _MOST_SAID = 2**17  # characters that are kept of what a user wrote in one message
 
 # In a user's message, what the client put there: its environment, and files that were attached.
@@ -61,6 +62,8 @@ def fill(page: Page, text: bytes, calls: Mapping[str, Call]) -> Iterator[None]:
         return
     if not isinstance(message, dict):
         return
+    if len(text) > _LONG:
+        yield
     role, kind = message.get("role"), message.get("type")
     if kind in ("function_call", "custom_tool_call"):
         _note_call(page, message.get("call_id"), message.get("name"), message.get("arguments"))
@@ -134,6 +137,8 @@ def _user(page: Page, content: Any, calls: Mapping[str, Call]) -> Iterator[None]
 
 def _said(page: Page, text: str) -> Iterator[None]:
     page.said += "\n" + text[:_MOST_SAID]
+    if len(text) > _LONG:
+        yield
     page.roots += find_roots(text[:_MOST_SAID])
     yield from _mentioned(page, text, USER)
 

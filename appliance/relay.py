@@ -146,6 +146,7 @@ class Relay:
         with self._gate.enter(exchange.caller.share, sequences(exchange.route, draft)) as ticket:
             await self._place(exchange, ticket, send)
             body = body or await self._fit(exchange, draft)
+            draft.let_go()
             try:
                 return await self._hold(exchange, body, send)
             except UpstreamError as cause:

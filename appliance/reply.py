@@ -154,7 +154,10 @@ class Replies:
             if exchange.route.path == "/v1/chat/completions":
                 body = alias_reasoning(body)
             if (guard := self._guard(exchange)) is not None:
-                body = await guard.whole(body)
+                try:
+                    body = await guard.whole(body)
+                finally:
+                    guard.close()
         exchange.ttft_s = exchange.elapsed_s
         exchange.bytes_out = len(body)
         headers = return_headers(head, exchange.request_id)

@@ -73,6 +73,11 @@ def split_events(whole: bytes) -> list[bytes]:
     return [*events, rest] if rest else events
 
 
+def event_start(whole: bytes, at: int) -> int:
+    """Return where the event begins that the byte at ``at`` stands in."""
+    return max(_after_last(whole[:at], mark) for mark in _BLANK_LINES)
+
+
 def _after_last(data: bytes, mark: bytes) -> int:
     found = data.rfind(mark)
     return found + len(mark) if found >= 0 else 0

@@ -112,7 +112,7 @@ class Stream:
         self._exchange = exchange
         self._reply = reply
         # a coroutine function, as every server's is: it is begun here without a task
-        self._send = cast(Callable[[Message], Coroutine[Any, Any, None]], send)
+        self._send = cast("Callable[[Message], Coroutine[Any, Any, None]]", send)
         self._care = care
         self._observe = metrics.chunk_gap_s.labels().observe
         self._count_keepalive = metrics.keepalives.inc

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from appliance.openai import NO_JSON
-from appliance.sse import event_data, split_events
+from appliance.sse import event_data, event_start, split_events
 
 _APART = ("cache_read_input_tokens", "cache_creation_input_tokens")  # from input_tokens
 _NAMES = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", *_APART)
@@ -67,7 +67,7 @@ def _documents(reply: bytes) -> Iterator[bytes]:
     if reply.lstrip()[:1] == b"{":
         yield reply
         return
-    for event in split_events(reply):
+    for event in split_events(reply[event_start(reply, reply.find(b'"usage"')) :]):
         if b'"usage"' in event:
             yield event_data(event)
 

@@ -69,7 +69,7 @@ def check_values(
     """
     marks = 0
     for start in range(0, len(body), piece_bytes):
-        marks += _marks(body[start : start + piece_bytes])
+        marks += count_marks(body[start : start + piece_bytes])
         yield
     if marks <= most:
         return  # those in strings among them
@@ -80,7 +80,7 @@ def check_values(
         found = _WHOLE_ESCAPE.match(body, last)
         end = found.end() if found else last + 1
         parts = body[start:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        marks += _marks(b"".join(parts[is_string::2]))
+        marks += count_marks(b"".join(parts[is_string::2]))
         if marks > most:
             raise RequestError(
                 400,
@@ -93,7 +93,8 @@ def check_values(
         yield
 
 
-def _marks(text: bytes) -> int:
+def count_marks(text: bytes) -> int:
+    """Return how many values ``text`` may hold, those within its strings among them."""
     return len(text) - len(text.translate(None, _MARKS))
 
 

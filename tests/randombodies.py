@@ -6,6 +6,7 @@ from typing import Any
 
 NAMES = ("messages", "model", "stream", "mess\nages", 'mes"sages', "é", "", "m", "messages ")
 TEXTS = ("", "a", "messages", '"messages":[', "\\", '\\"', "]}", "{", "é日😀", "\n\t", "a\\u0041")
+LONG_TEXT = 'a "long" one, é日😀 in it,\n\\and plain words, é, of which there are enough: ' * 3
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -69,9 +70,10 @@ def body(random: Random) -> bytes:
 def message(random: Random) -> dict[str, Any]:
     """Return a message that a client may send, of a shape that passes as it is."""
     role = random.choice(ROLES)
-    said: dict[str, Any] = {"role": role, "content": random.choice(TEXTS)}
+    texts = (*TEXTS, LONG_TEXT, LONG_TEXT)
+    said: dict[str, Any] = {"role": role, "content": random.choice(texts)}
     if random.random() < 0.3:
-        said["content"] = [{"type": "text", "text": random.choice(TEXTS)} for _ in range(2)]
+        said["content"] = [{"type": "text", "text": random.choice(texts)} for _ in range(2)]
     if role == "tool":
         said["tool_call_id"] = "call_1"
     if role == "assistant" and random.random() < 0.5:

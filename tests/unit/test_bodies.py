@@ -72,6 +72,13 @@ async def test_a_conversation_arrives_the_same_the_first_time_and_each_time_afte
         assert exchange.streaming
 
 
+async def test_a_draft_that_is_let_go_of_holds_nothing_of_the_body() -> None:
+    draft, _ = await take(bodies(), chat(12))
+    assert draft.size > LEAST_BYTES
+    draft.let_go()
+    assert draft.size == 0
+
+
 async def test_what_is_wrong_behind_a_known_beginning_is_refused_as_ever() -> None:
     taker = bodies()
     body = chat(5)

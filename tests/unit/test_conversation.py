@@ -104,7 +104,11 @@ def in_pieces(body: bytes, reading: Reading, size: int) -> tuple[bytes, Beginnin
         try:
             next(steps)
         except StopIteration as end:
-            return None if end.value is None else (end.value[0].encode(), end.value[1])
+            if end.value is None:
+                return None
+            draft, found = end.value
+            assert found is not None  # these bodies are short
+            return draft.encode(), found
 
 
 @pytest.mark.parametrize("policy", [POLICY, OFF], ids=["prompt", "none"])

@@ -13,7 +13,7 @@ PURE = (
     *("launch", "diagnosis", "progress", "probes", "kilo", "restart", "events", "whatnext"),
     *("memory", "redaction", "wedge", "keepalive", "floors", "procfiles", "hostunit"),
     *("wirereply", "wireerror", "fairqueue", "runaway", "deadlines", "usage"),
-    *("splice", "seen", "draft", "media", "history", "context", "conversation", "intake"),
+    *("splice", "seen", "draft", "media", "history", "context", "conversation", "intake", "pieces"),
     *("sequences", "faults"),
     *("paths", "pathtext", "pathlisting", "pathtools", "pathledger", "pathwitness", "pathhistory"),
     *("partdiff", "pathdiff", "glitches", "pathrepair", "pathguard", "pathfresh", "pathgrammar"),

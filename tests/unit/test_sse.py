@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.sse import EventSplitter, Framer, event_data, split_events, with_data
+from appliance.sse import EventSplitter, Framer, event_data, event_start, split_events, with_data
 
 FIELD = st.text(alphabet='abc {}":é', min_size=0, max_size=8).map(str.encode)
 
@@ -126,3 +126,12 @@ def test_what_comes_whole_passes_as_the_object_that_it_is(whole: bytes) -> None:
 @given(st.lists(events(), max_size=4))
 def test_whole_events_are_split_into_themselves(whole: list[bytes]) -> None:
     assert split_events(b"".join(whole)) == whole
+
+
+@given(st.lists(events(), min_size=1, max_size=4))
+def test_each_byte_stands_in_the_event_that_it_is_of(whole: list[bytes]) -> None:
+    start = 0
+    for event in whole:
+        for at in range(start, start + len(event)):
+            assert event_start(b"".join(whole), at) == start
+        start += len(event)
