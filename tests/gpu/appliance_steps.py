@@ -15,6 +15,7 @@ from tests.gpu.streams import Way, ask_at_once, question
 
 BACKOFF_S = 2.0
 RECOVERED_S = 240.0
+TOLD = ("attention", "kv_cache_dtype", "compile_s", "kv_tokens")
 REFUSED = 3  # force_swap's exit code of a safety rule
 
 
@@ -22,12 +23,14 @@ def appliance(stage: Stage, outcome: Outcome) -> None:
     """The appliance starts the engine over the trained checkpoint: smoke and path checks pass."""
     stage.clear()
     box = _supervised(stage, outcome)
-    outcome.facts["plan"] = _status(box).get("plan")
-    outcome.show(f"ready after {box.ready_s:.0f} s; {_engine_says(box)}")
+    outcome.facts["status"] = _status(box)
+    lines = str(_command(stage, box, "status", "--lines", "500")["out"])
+    outcome.facts["says"] = says = sayings(lines)
+    told = ", ".join(f"{name} {says[name]}" for name in TOLD if name in says)
+    outcome.show(f"ready after {box.ready_s:.0f} s; {told}")
     smoke = _command(stage, box, "smoke", "--expect-glitch")
     outcome.facts["smoke"] = smoke
-    lines = str(smoke["out"]).strip().splitlines()
-    for line in lines:
+    for line in str(smoke["out"]).strip().splitlines():
         outcome.show(line[:110])
     folder = stage.box.logs / "paths"
     cases = ("--cases", "1", "--tasks", "echo", "--prompt", "on", "--guard", "off,repair")
@@ -36,7 +39,7 @@ def appliance(stage: Stage, outcome: Outcome) -> None:
     outcome.facts["paths"] = paths
     if (folder / "report.json").exists():
         outcome.facts["paths_report"] = json.loads((folder / "report.json").read_text())
-    outcome.show(f"bench paths: exit {paths['code']}, {str(paths['out']).strip()[-300:]}")
+    outcome.show(f"bench paths: exit {paths['code']}; {paths_line(str(paths['out']))}")
     require(smoke["code"] == 0, "a smoke check failed")
     require(paths["code"] == 0, "bench paths did not run to its end")
 
@@ -70,11 +73,6 @@ def _status(program: Program) -> Facts:
     return status
 
 
-def _engine_says(program: Program) -> str:
-    says = sayings(program.log)
-    return ", ".join(f"{name} {value}" for name, value in says.items()) or "engine lines are apart"
-
-
 def _command(stage: Stage, program: Program, *arguments: str) -> Facts:
     """Run an ``appliance`` command against it; return its exit code and what it printed."""
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
@@ -89,6 +87,12 @@ def _command(stage: Stage, program: Program, *arguments: str) -> Facts:
     took = time.monotonic() - began
     return {"argv": arguments, "code": done.returncode, "out": done.stdout, "err": done.stderr,
             "seconds": took}  # fmt: skip
+
+
+def paths_line(printed: str) -> str:
+    """Return the row of the table by task: asked, and exact in percent with its interval."""
+    rows = [line for line in printed.splitlines() if line.startswith(("|      | asked", "| echo"))]
+    return "; ".join(" ".join(row.replace("|", " ").split()) for row in rows)
 
 
 def kill(stage: Stage, outcome: Outcome) -> None:

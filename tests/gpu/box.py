@@ -66,9 +66,13 @@ class Program:
             verify=NO_TLS,
         )  # fmt: skip
 
+    def said(self) -> str:
+        """Return all that it printed."""
+        return self.log.read_text(errors="replace")
+
     def tail(self) -> str:
         """Return the end of what it printed."""
-        lines = self.log.read_text(errors="replace").splitlines()
+        lines = self.said().splitlines()
         return "\n".join(line[:400] for line in lines[-TAIL_LINES:])
 
     def is_ready(self) -> bool:

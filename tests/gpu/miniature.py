@@ -41,7 +41,7 @@ def build(folder: Path, shape: Shape, tokenizer: Path) -> Path:
         if not piece.name.endswith(("k_bias", "v_bias")):
             shards[number].append((piece, content_of(piece, dice)))
     names = [f"model-{n:05}-of-{shape.shards:05}.safetensors" for n in range(1, shape.shards + 1)]
-    where = {}
+    where: dict[str, str] = {}
     for name, tensors in zip(names, shards, strict=True):
         (fresh / name).write_bytes(render(tensors))
         where |= {piece.name: name for piece, _ in tensors}

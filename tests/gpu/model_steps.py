@@ -42,10 +42,10 @@ SPECULATE: Mapping[str, Any] = {
 
 # ---- several engines on one machine
 
+Wanted = Mapping[str, tuple[str, Sequence[str], Mapping[str, Any]]]
 
-def start_all(
-    stage: Stage, wanted: Mapping[str, tuple[str, Sequence[str], Mapping[str, Any]]]
-) -> dict[str, Program]:
+
+def start_all(stage: Stage, wanted: Wanted) -> dict[str, Program]:
     """Start engines at the same time, and wait for all; name -> checkpoint, flags, settings."""
     stage.clear()
     started = {}
@@ -82,7 +82,7 @@ def told_all(stage: Stage) -> tuple[list[str], dict[str, Any]]:
 
 
 def thoughts(stage: Stage, program: Program) -> tuple[list[list[float]], list[list[int]]]:
-    """Return the log-probabilities at each place of the prompts, and greedy continuations."""
+    """Return the centred logits at each place of the prompts, and greedy continuations."""
     places: list[list[float]] = []
     greedy: list[list[int]] = []
     for number in range(stage.sizes.prompts):
@@ -93,10 +93,16 @@ def thoughts(stage: Stage, program: Program) -> tuple[list[list[float]], list[li
         for place in told["prompt_logprobs"]:
             if place:
                 by_token = sorted((int(token), entry["logprob"]) for token, entry in place.items())
-                places.append([value for _, value in by_token])
+                places.append(centred([value for _, value in by_token]))
         more = complete(program, prompt=prompt, max_tokens=GREEDY, return_token_ids=True)
         greedy.append(more["token_ids"])
     return places, greedy
+
+
+def centred(values: Sequence[float]) -> list[float]:
+    """Return logits of mean 0, of log-probabilities, which are logits less a number."""
+    mean = statistics.fmean(values)
+    return [value - mean for value in values]
 
 
 Thoughts = tuple[list[list[float]], list[list[int]]]
@@ -110,7 +116,7 @@ def compare(found: Thoughts, true: Thoughts) -> Facts:
         for a, b in zip(one, two, strict=True)
     )  # fmt: skip
     same = [_common(a, b) for a, b in zip(found[1], true[1], strict=True)]
-    return {"relative_error": spread(errors), "farthest_nats": farthest, "greedy_same": same,
+    return {"relative_error": spread(errors), "farthest": farthest, "greedy_same": same,
             "greedy_of": GREEDY}  # fmt: skip
 
 
@@ -125,7 +131,7 @@ def words_of(facts: Facts) -> str:
     error = facts["relative_error"]
     return (
         f"relative error p50 {error['p50']:.1e}, max {error['max']:.1e}; farthest "
-        f"{facts['farthest_nats']:.4f} nats; greedy tokens the same {facts['greedy_same']} "
+        f"{facts['farthest']:.4f}; greedy tokens the same {facts['greedy_same']} "
         f"of {facts['greedy_of']}"
     )
 
@@ -146,7 +152,7 @@ def pruned(stage: Stage, outcome: Outcome) -> None:
     else:
         engines = start_all(stage, {name: (name, flags, chosen) for name in names})
         told = {name: thoughts(stage, program) for name, program in engines.items()}
-        outcome.facts["says"] = {n: sayings(program.log) for n, program in engines.items()}
+        outcome.facts["says"] = {n: sayings(program.said()) for n, program in engines.items()}
     same, control = compare(told[PRUNED], told[MASKED]), compare(told[PRUNED], told[ORIGINAL])
     outcome.facts.update(same=same, control=control)
     outcome.show(f"pruned against masked: {words_of(same)}")
@@ -193,7 +199,7 @@ def ngram(stage: Stage, outcome: Outcome) -> None:
     """Prompt lookup on a load that repeats its prompt: how much is accepted, what it gains."""
     sizes = {} if stage.box.on_cpu else {"cudagraph_capture_sizes": (1, 2, 4, 5, 10, 20)}
     plain = {"max_model_len": 8192, "moe_backend": "auto", "kv_cache_dtype": "auto", **sizes}
-    wanted = {"off": (DEMO, [], plain)}
+    wanted: dict[str, tuple[str, list[str], dict[str, Any]]] = {"off": (DEMO, [], plain)}
     # vLLM refuses prompt lookup on the CPU beside async scheduling; the one on the GPU it takes
     for method in ("ngram",) if stage.box.on_cpu else ("ngram", "ngram_gpu"):
         config = json.dumps({"method": method, **SPECULATE})
@@ -229,7 +235,7 @@ def _tell_rate(
     outcome.facts[name] = {
         "tokens_per_s": spread(rates[name]), "drafted": drafted, "accepted": accepted,
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-        "says": sayings(program.log),
+        "says": sayings(program.said()),
     }  # fmt: skip
     outcome.show(
         f"{name}: {statistics.median(rates[name]):.0f} tokens/s, {statistics.median(ratios):.2f} x "
@@ -259,7 +265,7 @@ def quantised(stage: Stage, outcome: Outcome) -> None:
             outcome.show(f"{name}: {str(cause)[:300]}")
             failed.append(name)
             continue
-        facts["says"] = sayings(engines[name].log)
+        facts["says"] = sayings(engines[name].said())
         outcome.facts[name] = facts
         outcome.show(f"{name}: {words_of(facts)}")
         good = facts["relative_error"]["max"] < QUANTISED
@@ -287,8 +293,8 @@ def wide(stage: Stage, outcome: Outcome) -> None:
         ratios = [a / b for a, b in zip(rates[name], rates["wide-ref"], strict=True)]
         outcome.facts[name] = {"tokens_per_s": rates[name], "ratios": ratios}
         outcome.show(
-            f"{name}: {statistics.median(rates[name]):.0f} tokens/s, {statistics.median(ratios):.3f}"
-            f" x wide-ref ({min(ratios):.3f} to {max(ratios):.3f})"
+            f"{name}: {statistics.median(rates[name]):.0f} tokens/s, "
+            f"{statistics.median(ratios):.3f} x wide-ref ({min(ratios):.3f} to {max(ratios):.3f})"
         )
 
 
@@ -311,7 +317,7 @@ def flashinfer(stage: Stage, outcome: Outcome) -> None:
     body = question(stage.words(64, 1), stage.sizes.chunks, temperature=1.0, seed=1)
     ask_at_once(Way.to(program, "warm"), [body])
     stream = ask_at_once(Way.to(program, "bare"), [body])[0]
-    outcome.facts.update(ready_s=program.ready_s, says=sayings(program.log),
+    outcome.facts.update(ready_s=program.ready_s, says=sayings(program.said()),
                          gap_s=spread(stream.gaps_s), ttft_s=stream.ttft_s)  # fmt: skip
     outcome.show(
         f"ready after {program.ready_s:.0f} s, attention "

@@ -23,7 +23,6 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ ENGINE = "vllm==0.26.0"  # the newest release for torch 2.11
 PYTHON = "3.12"  # of the machine
 WHEELS = Path(__file__).with_name("wheels.txt")
 DEMO = ROOT / ".demo" / "checkpoint"  # a trained checkpoint of 1.5 MB, where make demo has run
-# pip matches each of these exactly, and wheels name different ones.
-GLIBCS = (*("2_5", "2_12", "2_17", "2_24", "2_26", "2_27", "2_28", "2_31", "2_34", "2_35"),)
-OLDER = ("manylinux1", "manylinux2010", "manylinux2014")
+# pip matches each of these exactly, and prefers the first.
+GLIBCS = ("2_35", "2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17", "2_12", "2_5")
+OLDER = ("manylinux2014", "manylinux2010", "manylinux1")
 # What of the engine's wheel no MiniMax-M2 on a Hopper GPU loads: two thirds of its bytes.
 UNNEEDED = re.compile(
     r"vllm/(vllm_flash_attn/_vllm_fa2_C|vllm-rs$|_qutlass|_flashmla|"
@@ -110,13 +109,14 @@ def pip(*arguments: str) -> None:
     subprocess.run(argv, check=True)
 
 
-def fetch(work: Path) -> tuple[Path, list[Path]]:
-    """Return the engine's wheel and the others, fetched by name unless they are there already."""
-    wheels, engine = work / "wheels", work / "engine"
-    tell(f"fetching {ENGINE} and the {len(names_of(WHEELS))} packages of {WHEELS.name}")
-    pip("download", *platforms(), "-d", str(wheels), "-r", str(WHEELS))
-    pip("download", *platforms(), "-d", str(engine), ENGINE)
-    return next(engine.glob("vllm-*.whl")), sorted(wheels.glob("*.whl"))
+def fetch_engine(work: Path) -> Path:
+    """Return the engine's wheel, fetched by name unless it is in ``work`` already."""
+    kept = sorted(work.glob(f"{ENGINE.replace('==', '-')}-*.whl"))
+    if not kept:
+        tell(f"fetching {ENGINE}")
+        pip("download", *platforms(), "-d", str(work), ENGINE)
+        kept = sorted(work.glob("vllm-*.whl"))
+    return kept[0]
 
 
 def names_of(requirements: Path) -> list[str]:
@@ -125,16 +125,17 @@ def names_of(requirements: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def build_site(engine: Path, wheels: Sequence[Path], site: Path) -> None:
-    """Install all wheels in one folder, and of the engine's what is needed."""
-    tell(f"installing {len(wheels)} wheels and what is needed of {engine.name}")
+def build_site(engine: Path, site: Path) -> None:
+    """Install all that the engine and we import in one folder, and what is needed of the engine."""
+    tell(f"installing the {len(names_of(WHEELS))} packages of {WHEELS.name}")
     # not compiled: this Python may not be the machine's
-    flags = ("--no-index", "--no-compile", "--target", str(site))
-    pip("install", *platforms(), *flags, *map(str, wheels))
+    pip("install", *platforms(), "--no-compile", "--target", str(site), "-r", str(WHEELS))
+    tell(f"taking what is needed of {engine.name}")
     shutil.rmtree(site / "bin", ignore_errors=True)  # commands that name this machine's Python
     with zipfile.ZipFile(engine) as archive:
-        wanted = [name for name in archive.namelist() if not UNNEEDED.match(name)]
-        archive.extractall(site, wanted)
+        for name in archive.namelist():
+            if not UNNEEDED.match(name):
+                archive.extract(name, site)
 
 
 def build_force_swap(program: Path) -> bool:
@@ -160,8 +161,8 @@ def write_parts(out: Path, part_bytes: int, members: Sequence[tuple[Path, str]])
     """Write ``members`` (where it is, its name in FOLDER) as parts; return their digests."""
     parts = Parts(out, part_bytes)
     with (
-        closing(parts),
-        lzma.open(parts, "wb", preset=XZ_PRESET) as packed,
+        io.BufferedWriter(parts) as buffered,
+        lzma.open(buffered, "wb", preset=XZ_PRESET) as packed,
         tarfile.open(fileobj=packed, mode="w|") as archive,
     ):
         for number, (path, name) in enumerate(members, 1):
@@ -199,7 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PARTS", help="made anew")
     parser.add_argument("--part-mb", type=int, default=55, metavar="N", help="10^6 bytes; 55")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the wheels for a next time")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="keeps the engine's wheel for the next time"
+    )
     parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=DIR",
                         help="a further one, as checkpoints/NAME; may be given again")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -207,8 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="gpu-pack-") as scratch:
         work: Path = options.work or Path(scratch)
         site, program = Path(scratch) / "site", Path(scratch) / "bin" / "force_swap"
-        engine, wheels = fetch(work)
-        build_site(engine, wheels, site)
+        build_site(fetch_engine(work), site)
         members = [(path, f"source/{path.relative_to(ROOT)}") for path in source_files()]
         members += carried
         members += [(program, "bin/force_swap")] if build_force_swap(program) else []

@@ -14,6 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.gpu import appliance_steps, model_steps, serving
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"no time is left for {name}", flush=True)
                 break
             seconds = min(LIMITS[name], left)
-            outcome = attempt(name, lambda o, n=name: STEPS[n](stage, o), seconds, box.tails)  # type: ignore[misc]
+            outcome = attempt(name, partial(STEPS[name], stage), seconds, box.tails)
             report.outcomes.append(outcome)
             report.write()
             pack_logs(logs, out / f"logs-{first}.tar.gz")
@@ -72,9 +73,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=_steps, default=list(LIMITS), metavar="A,B",
                         help=", ".join(LIMITS))  # fmt: skip
     parser.add_argument("--seconds", type=float, default=1e6, metavar="S",
-                        help="all of it; the last step is cut, and none begun too late")  # fmt: skip
+                        help="for all; the last step is cut, none begun too late")  # fmt: skip
     parser.add_argument("--engine", default="", metavar="COMMAND", help="default: FOLDER/bin/vllm")
-    parser.add_argument("--dry-run", action="store_true", help="no GPU here: small, and on the CPU")
+    parser.add_argument("--dry-run", action="store_true", help="no GPU: small, and on the CPU")
     return parser.parse_args(arguments)
 
 

@@ -21,7 +21,7 @@ def bare(stage: Stage, outcome: Outcome) -> None:
     outcome.facts.update(stage.facts)
     says = stage.facts["says"]
     chosen = ("version", "attention", "experts", "kv_cache_dtype", "compile_s", "kv_tokens")
-    outcome.show(f"ready after {program.ready_s:.0f} s{', eager' if stage.facts['eager'] else ''}")
+    outcome.show(f"{program.name}: ready after {program.ready_s:.0f} s")
     outcome.show(", ".join(f"{name} {says[name]}" for name in chosen if name in says))
     way = Way.to(program, DIRECT)
     runs = []

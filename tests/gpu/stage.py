@@ -1,6 +1,7 @@
 """What the steps of one call share: the box, the engine that serves several of them, the sizes."""
 
 import json
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Sizes:
 
 
 DRY = Sizes(
-    ready_s=240.0, rounds=5, chunks=24, short=4, long_tokens=6000, context=16_384, prompts=2,
+    ready_s=390.0, rounds=5, chunks=24, short=4, long_tokens=6000, context=16_384, prompts=2,
     copies=2,
 )  # fmt: skip
 
@@ -81,17 +82,18 @@ class Stage:
         reasons = []
         for eager in (False, True):
             name = "bare-eager" if eager else "bare"
+            slow = {"enforce_eager": True} if eager else {}
             program, plan = self.box.start_engine(
-                name, self.original().name, max_model_len=self.sizes.context, enforce_eager=eager
+                name, self.original().name, max_model_len=self.sizes.context, **slow
             )
-            self.facts = {"argv": list(plan.argv), "env": plan.own_env(), "eager": eager}
+            self.facts = {"argv": list(plan.argv), "env": plan.own_env()}
             try:
                 program.wait_ready(self.sizes.ready_s)
             except NotReady as cause:
                 reasons.append(f"{cause}: {last_error(program.log)}")
                 self.clear()
                 continue
-            self.facts |= {"ready_s": program.ready_s, "says": sayings(program.log)}
+            self.facts |= {"ready_s": program.ready_s, "says": sayings(program.said())}
             self.facts["failed_before"] = reasons
             return program
         self.failure = "; ".join(reasons)
@@ -111,21 +113,17 @@ class Stage:
 
     def words(self, count: int, seed: int) -> str:
         """Return a text of about so many tokens, another one for each seed."""
-        import random
-
         dice = random.Random(seed)  # noqa: S311  nothing here is a secret
         return " ".join(dice.choices(sorted(self._words()), k=max(1, count // 2)))
 
     def _words(self) -> dict[str, int]:
         path = self.box.checkpoint(DEMO) / "tokenizer.json"
         vocabulary: dict[str, int] = json.loads(path.read_text())["model"]["vocab"]
-        plain = {word: n for word, n in vocabulary.items() if re.fullmatch("[a-z]{2,}", word)}
-        return plain
+        return {word: n for word, n in vocabulary.items() if re.fullmatch("[a-z]{2,}", word)}
 
 
-def sayings(log: Path) -> dict[str, str]:
-    """Return what an engine said of itself, the last time that it said it."""
-    text = log.read_text(errors="replace")
+def sayings(text: str) -> dict[str, str]:
+    """Return what an engine's log says of it, the last time that it says so."""
     found = {name: re.findall(pattern, text) for name, pattern in SAYS.items()}
     return {name: str(values[-1]).strip() for name, values in found.items() if values}
 

@@ -17,6 +17,7 @@ import lzma
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tarfile
 import time
@@ -97,6 +98,9 @@ def install(folder: Path) -> None:
     with lzma.open(joined) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
         archive.extractall(folder, filter="data")
     write_launchers(folder, Path(sys.executable))
+    # else the first start of an engine does it, on one core; templates that are no Python fail
+    compile_all = [sys.executable, "-m", "compileall", "-qq", "-j", "0", str(folder / "site")]
+    subprocess.run(compile_all, check=False)
     shutil.rmtree(kept)
     (folder / READY).write_text(json.dumps(manifest, indent=2))
 
