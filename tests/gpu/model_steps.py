@@ -1,4 +1,4 @@
-"""Steps over checkpoints, several engines at once: pruned, speculating, quantised, FlashInfer."""
+"""Steps over checkpoints, several engines at once: pruned, speculating; and FlashInfer."""
 
 import json
 import shutil
@@ -32,7 +32,6 @@ from tests.gpu.streams import Way, ask_at_once, question
 
 PRUNED, MASKED = "pruned", "masked"
 SAME, APART = 0.02, 0.05  # relative errors: BF16 sums in another order; another model
-QUANTISED = 0.02  # of the logits of the dequantised reference
 GREEDY = 24  # tokens that are compared
 SHARED_BYTES = 2**31  # of KV cache, for each of several engines on one GPU
 SPECULATE: Mapping[str, Any] = {
@@ -45,9 +44,13 @@ SPECULATE: Mapping[str, Any] = {
 Wanted = Mapping[str, tuple[str, Sequence[str], Mapping[str, Any]]]
 
 
-def start_all(stage: Stage, wanted: Wanted) -> dict[str, Program]:
-    """Start engines at the same time, and wait for all; name -> checkpoint, flags, settings."""
-    stage.clear()
+def start_all(stage: Stage, wanted: Wanted, *, beside: bool = False) -> dict[str, Program]:
+    """Start engines at the same time, and wait for all; name -> checkpoint, flags, settings.
+
+    ``beside`` leaves those alone that run already.
+    """
+    if not beside:
+        stage.clear()
     started = {}
     for name, (checkpoint, extra, chosen) in wanted.items():
         # vLLM measures nothing when it is told the bytes: so they can start side by side
@@ -244,60 +247,6 @@ def _tell_rate(
     )
 
 
-# ---- quantised attention
-
-
-def quantised(stage: Stage, outcome: Outcome) -> None:
-    """Checkpoints quant-FORMAT load and think like quant-FORMAT-ref; wide-FORMAT decode faster."""
-    folder = stage.box.folder / "checkpoints"
-    names = sorted(path.name for path in folder.glob("quant-*") if not path.name.endswith("-ref"))
-    if not names:
-        raise Skip("the pack holds no checkpoint named quant-FORMAT")
-    flags, chosen = told_all(stage)
-    failed = []
-    for name in names:
-        pair = (name, f"{name}-ref")
-        try:
-            engines = start_all(stage, {each: (each, flags, chosen) for each in pair})
-            facts = compare(*(thoughts(stage, engines[each]) for each in pair))
-        except (NotReady, RuntimeError) as cause:  # the other formats must have their turn
-            outcome.facts[name] = {"failed": str(cause), "tails": stage.box.tails()}
-            outcome.show(f"{name}: {str(cause)[:300]}")
-            failed.append(name)
-            continue
-        facts["says"] = sayings(engines[name].said())
-        outcome.facts[name] = facts
-        outcome.show(f"{name}: {words_of(facts)}")
-        good = facts["relative_error"]["max"] < QUANTISED
-        if not good or min(facts["greedy_same"]) < GREEDY:
-            failed.append(name)
-    require(not failed, f"not as the reference: {', '.join(failed)}")
-
-
-def wide(stage: Stage, outcome: Outcome) -> None:
-    """Wide miniatures, of which attention is the most: decode of each format against bf16."""
-    folder = stage.box.folder / "checkpoints"
-    names = sorted(path.name for path in folder.glob("wide-*"))
-    if "wide-ref" not in names or len(names) < 2:
-        raise Skip("the pack holds no checkpoints named wide-ref and wide-FORMAT")
-    chosen = {"max_model_len": 4096, "moe_backend": "auto"}
-    engines = start_all(stage, {name: (name, [], chosen) for name in names})
-    rates: dict[str, list[float]] = {name: [] for name in engines}
-    for turn in range(stage.sizes.rounds + 1):
-        for name in names if turn % 2 == 0 else names[::-1]:
-            body = question(stage.words(64, turn), stage.sizes.chunks, temperature=0)
-            stream = ask_at_once(Way.to(engines[name], name), [body])[0]
-            if turn:
-                rates[name].append(rate([stream]))
-    for name in names:
-        ratios = [a / b for a, b in zip(rates[name], rates["wide-ref"], strict=True)]
-        outcome.facts[name] = {"tokens_per_s": rates[name], "ratios": ratios}
-        outcome.show(
-            f"{name}: {statistics.median(rates[name]):.0f} tokens/s, "
-            f"{statistics.median(ratios):.3f} x wide-ref ({min(ratios):.3f} to {max(ratios):.3f})"
-        )
-
-
 # ---- FlashInfer
 
 
@@ -327,6 +276,5 @@ def flashinfer(stage: Stage, outcome: Outcome) -> None:
 
 
 STEPS: dict[str, Callable[[Stage, Outcome], None]] = {
-    "pruned": pruned, "ngram": ngram, "quantised": quantised, "wide": wide,
-    "flashinfer": flashinfer,
+    "pruned": pruned, "ngram": ngram, "flashinfer": flashinfer,
 }  # fmt: skip

@@ -10,6 +10,7 @@ step's name. ``--dry-run`` takes vLLM's CPU engine, or a fake one, to try the sc
 import argparse
 import os
 import shlex
+import signal
 import sys
 import tarfile
 import time
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.gpu import appliance_steps, model_steps, serving
+from tests.gpu import appliance_steps, model_steps, quant_steps, serving
 from tests.gpu.box import Box, machine_facts
 from tests.gpu.record import Report, attempt
 from tests.gpu.stage import DRY, Sizes, Stage
@@ -28,7 +29,7 @@ LIMITS = {
     "force-swap": 60.0, "pruned": 260.0, "ngram": 260.0, "quantised": 300.0, "wide": 260.0,
     "flashinfer": 540.0,
 }  # fmt: skip
-STEPS = {**serving.STEPS, **appliance_steps.STEPS, **model_steps.STEPS}
+STEPS = serving.STEPS | appliance_steps.STEPS | model_steps.STEPS | quant_steps.STEPS
 SPARE_S = 12.0  # to end all programs and write the report
 LEAST_S = 20.0  # a step is not begun with less left
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs = options.box / "logs" / f"{first}-{os.getpid()}"
     box = Box(options.box, logs, tuple(engine), options.dry_run)
     stage = Stage(box, DRY if options.dry_run else Sizes())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended first
+    box.end_all()  # of a call that was killed
     report = Report(out / f"report-{first}.json", machine_facts(), sys.argv)
     deadline = time.monotonic() + options.seconds - SPARE_S
     try:

@@ -82,7 +82,7 @@ class Stage:
         reasons = []
         for eager in (False, True):
             name = "bare-eager" if eager else "bare"
-            slow = {"enforce_eager": True} if eager else {}
+            slow: dict[str, Any] = {"enforce_eager": True} if eager else {}
             program, plan = self.box.start_engine(
                 name, self.original().name, max_model_len=self.sizes.context, **slow
             )
