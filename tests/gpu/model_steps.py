@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from appliance.checkpoint.command import main as delete_experts
 from appliance.checkpoint.layout import read_layout
 from appliance.checkpoint.mask import Gates
@@ -42,37 +44,40 @@ SPECULATE: Mapping[str, Any] = {
 # ---- several engines on one machine
 
 Wanted = Mapping[str, tuple[str, Sequence[str], Mapping[str, Any]]]
+Thoughts = tuple[list[list[float]], list[list[int]]]
 
 
-def start_all(stage: Stage, wanted: Wanted, *, beside: bool = False) -> dict[str, Program]:
-    """Start engines at the same time, and wait for all; name -> checkpoint, flags, settings.
+def start_each(stage: Stage, wanted: Wanted) -> tuple[dict[str, Program], dict[str, str]]:
+    """Start engines at the same time; return those that are ready, and why the others are not.
 
-    ``beside`` leaves those alone that run already.
+    ``wanted`` is name -> checkpoint, flags, settings.
     """
-    if not beside:
-        stage.clear()
-    started = {}
+    stage.clear()
+    started: dict[str, Program] = {}
+    ready: dict[str, Program] = {}
+    failures: dict[str, str] = {}
     for name, (checkpoint, extra, chosen) in wanted.items():
         # vLLM measures nothing when it is told the bytes: so they can start side by side
         share = () if stage.box.on_cpu else ("--kv-cache-memory-bytes", str(SHARED_BYTES))
         utilization = {} if stage.box.on_cpu else {"gpu_memory_utilization": 0.1}
-        program, _ = stage.box.start_engine(
+        started[name], _ = stage.box.start_engine(
             name, checkpoint, (*share, *extra), alone=False, **utilization, **chosen
         )
-        started[name] = program
-        if stage.box.on_cpu:
-            _await(stage, program)  # two cores: one after the other is faster
-    for program in started.values():
-        if not program.ready_s:
-            _await(stage, program)
-    return started
+    for name, program in started.items():
+        try:
+            program.wait_ready(stage.sizes.ready_s)
+            ready[name] = program
+        except NotReady as cause:
+            failures[name] = f"{cause}: {last_error(program.log)}"
+    return ready, failures
 
 
-def _await(stage: Stage, program: Program) -> None:
-    try:
-        program.wait_ready(stage.sizes.ready_s)
-    except NotReady as cause:
-        raise NotReady(f"{cause}: {last_error(program.log)}") from None
+def start_all(stage: Stage, wanted: Wanted) -> dict[str, Program]:
+    """Start engines at the same time. Raises NotReady unless all become ready."""
+    ready, failures = start_each(stage, wanted)
+    if failures:
+        raise NotReady("; ".join(failures.values()))
+    return ready
 
 
 def told_all(stage: Stage) -> tuple[list[str], dict[str, Any]]:
@@ -84,7 +89,7 @@ def told_all(stage: Stage) -> tuple[list[str], dict[str, Any]]:
 # ---- comparing what two engines think
 
 
-def thoughts(stage: Stage, program: Program) -> tuple[list[list[float]], list[list[int]]]:
+def thoughts(stage: Stage, program: Program) -> Thoughts:
     """Return the centred logits at each place of the prompts, and greedy continuations."""
     places: list[list[float]] = []
     greedy: list[list[int]] = []
@@ -102,13 +107,33 @@ def thoughts(stage: Stage, program: Program) -> tuple[list[list[float]], list[li
     return places, greedy
 
 
+def minds(
+    stage: Stage, names: Sequence[str]
+) -> tuple[dict[str, Thoughts], dict[str, str], dict[str, Facts]]:
+    """Return what engines over these checkpoints think, why others do not, and what they say.
+
+    All at once on a GPU; on a small machine's CPU one after the other.
+    """
+    flags, chosen = told_all(stage)
+    told: dict[str, Thoughts] = {}
+    failed: dict[str, str] = {}
+    says: dict[str, Facts] = {}
+    for group in [[name] for name in names] if stage.box.on_cpu else [names]:
+        ready, failures = start_each(stage, {name: (name, flags, chosen) for name in group})
+        failed |= failures
+        for name, program in ready.items():
+            try:
+                told[name] = thoughts(stage, program)
+            except (RuntimeError, httpx.HTTPError) as cause:  # the others may still answer
+                failed[name] = f"{cause}: {last_error(program.log)}"
+            says[name] = sayings(program.said())
+    return told, failed, says
+
+
 def centred(values: Sequence[float]) -> list[float]:
     """Return logits of mean 0, of log-probabilities, which are logits less a number."""
     mean = statistics.fmean(values)
     return [value - mean for value in values]
-
-
-Thoughts = tuple[list[list[float]], list[list[int]]]
 
 
 def compare(found: Thoughts, true: Thoughts) -> Facts:
@@ -145,17 +170,9 @@ def words_of(facts: Facts) -> str:
 def pruned(stage: Stage, outcome: Outcome) -> None:
     """The pruned miniature thinks like the original with the deleted experts masked out."""
     _prune(stage)
-    flags, chosen = told_all(stage)
-    names = (ORIGINAL, MASKED, PRUNED)
-    if stage.box.on_cpu:  # one at a time: each takes two of a small machine's gigabytes
-        told = {}
-        for name in names:
-            engines = start_all(stage, {name: (name, flags, chosen)})
-            told[name] = thoughts(stage, engines[name])
-    else:
-        engines = start_all(stage, {name: (name, flags, chosen) for name in names})
-        told = {name: thoughts(stage, program) for name, program in engines.items()}
-        outcome.facts["says"] = {n: sayings(program.said()) for n, program in engines.items()}
+    told, failed, outcome.facts["says"] = minds(stage, (ORIGINAL, MASKED, PRUNED))
+    outcome.facts["failed"] = failed
+    require(not failed, "; ".join(failed.values()))
     same, control = compare(told[PRUNED], told[MASKED]), compare(told[PRUNED], told[ORIGINAL])
     outcome.facts.update(same=same, control=control)
     outcome.show(f"pruned against masked: {words_of(same)}")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu import miniature
-from tests.gpu.box import ROOT, NotReady, Program
+from tests.gpu.box import ROOT, Program
 from tests.gpu.dequantise import quantise_all, write_reference
-from tests.gpu.model_steps import GREEDY, compare, start_all, thoughts, told_all, words_of
+from tests.gpu.model_steps import GREEDY, compare, minds, start_each, words_of
 from tests.gpu.record import Outcome, Skip, require
 from tests.gpu.stage import DEMO, Stage, complete, sayings
 
@@ -29,25 +29,22 @@ def quantised(stage: Stage, outcome: Outcome) -> None:
     names = _pairs(stage)
     if not names:
         raise Skip(f"no {TOOL.name} here, and the pack holds no checkpoint named quant-FORMAT")
-    flags, chosen = told_all(stage)
-    failed = []
-    for name in names:
-        pair = (name, f"{name}-ref")
-        try:
-            engines = start_all(stage, {each: (each, flags, chosen) for each in pair})
-            facts = compare(thoughts(stage, engines[name]), thoughts(stage, engines[pair[1]]))
-        except (NotReady, RuntimeError) as cause:  # the other formats must have their turn
-            outcome.facts[name] = {"failed": str(cause), "tails": stage.box.tails()}
-            outcome.show(f"{name}: {str(cause)[:300]}")
-            failed.append(name)
-            continue
-        facts["says"] = sayings(engines[name].said())
-        outcome.facts[name] = facts
-        outcome.show(f"{name}: {words_of(facts)}")
-        is_near = facts["relative_error"]["max"] < NEAR
-        if not is_near or min(facts["greedy_same"]) < GREEDY:
-            failed.append(name)
-    require(not failed, f"not as the reference: {', '.join(failed)}")
+    pairs = {name: f"{name}-ref" for name in names}
+    told, failed, says = minds(stage, (*pairs, *pairs.values()))
+    outcome.facts.update(failed=failed, says=says)
+    for name, why in failed.items():
+        outcome.show(f"{name}: {why[:300]}")
+    apart = []
+    for name, reference in pairs.items():
+        if name in told and reference in told:
+            facts = compare(told[name], told[reference])
+            outcome.facts[name] = facts
+            outcome.show(f"{name}: {words_of(facts)}")
+            is_near = facts["relative_error"]["max"] < NEAR
+            if not is_near or min(facts["greedy_same"]) < GREEDY:
+                apart.append(name)
+    require(not failed, f"did not load: {', '.join(failed)}")
+    require(not apart, f"not as the reference: {', '.join(apart)}")
 
 
 def _pairs(stage: Stage) -> list[str]:
@@ -64,16 +61,10 @@ def wide(stage: Stage, outcome: Outcome) -> None:
     """Wide miniatures, of which attention is the most: decode of each format against bf16."""
     names = _wide(stage, outcome)
     chosen = {"max_model_len": 4096, "max_num_seqs": 1, "moe_backend": "marlin"}
-    engines: dict[str, Program] = {}
-    failed = []
-    for name in names:
-        # one by one: a format that does not load must not take the others along
-        try:
-            engines |= start_all(stage, {name: (name, [], chosen)}, beside=bool(engines))
-        except NotReady as cause:
-            outcome.facts[name] = {"failed": str(cause)}
-            outcome.show(f"{name}: {str(cause)[:300]}")
-            failed.append(name)
+    engines, failed = start_each(stage, {name: (name, [], chosen) for name in names})
+    outcome.facts["failed"] = failed
+    for name, why in failed.items():
+        outcome.show(f"{name}: {why[:300]}")
     require("wide-ref" in engines, "the one in bf16 did not start")
     rates = _rates(stage, engines)
     for name, values in rates.items():

@@ -99,7 +99,17 @@ def install(folder: Path) -> None:
         archive.extractall(folder, filter="data")
     write_launchers(folder, Path(sys.executable))
     # else the first start of an engine does it, on one core; templates that are no Python fail
-    compile_all = [sys.executable, "-m", "compileall", "-qq", "-j", "0", str(folder / "site")]
+    compile_all = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "compileall",
+        "-qq",
+        "-j",
+        "0",
+        str(folder / "site"),
+    ]
     subprocess.run(compile_all, check=False)
     shutil.rmtree(kept)
     (folder / READY).write_text(json.dumps(manifest, indent=2))
