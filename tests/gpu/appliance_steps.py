@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.gpu.box import ROOT, NotReady, Program
+from tests.gpu.box import ROOT, NotReady, Program, processes
 from tests.gpu.record import Facts, Outcome, Skip, require
 from tests.gpu.stage import DEMO, Stage, last_error, sayings
 from tests.gpu.streams import Way, ask_at_once, question
@@ -101,11 +101,12 @@ def kill(stage: Stage, outcome: Outcome) -> None:
     if not running:
         stage.clear()
     box = running[0] if running else _supervised(stage, outcome)
-    victims = stage.box.engine_processes("EngineCore")
-    if not victims:
-        # an engine of one process, as the fake one: the leader it is
-        victims = stage.box.engine_processes(str(stage.box.checkpoint(DEMO)))
+    # an engine of one process, as the fake one, is its own core
+    victims = stage.box.processes("EngineCore") or stage.box.processes(
+        f"serve {stage.box.checkpoint(DEMO)}"
+    )
     require(bool(victims), "no EngineCore was found")
+    outcome.facts["victim"] = dict(processes())[victims[0]]
     os.kill(victims[0], signal.SIGKILL)
     killed = time.monotonic()
     seen = _wait(box, killed, ready=False)

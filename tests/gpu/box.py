@@ -214,14 +214,19 @@ class Box:
         """End whatever still runs, appliances before their engines."""
         while self.running:
             self.running.pop().end()
-        for pid in self.engine_processes():
+        for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def engine_processes(self, name: str = "") -> list[int]:
-        """Return what engines of this run are alive, of those whose title holds ``name``."""
-        mark = f"VLLM_CACHE_ROOT={self.environment()['VLLM_CACHE_ROOT']}".encode()
-        return [pid for pid, title in processes() if name in title and mark in environment(pid)]
+    def processes(self, name: str = "") -> list[int]:
+        """Return what of any run is alive, of those whose title holds ``name``, but for us.
+
+        They are known by the folder that they were started in: an engine's cores overwrite their
+        titles and their environment.
+        """
+        logs = self.folder / "logs"
+        found = [pid for pid, title in processes() if name in title]
+        return [pid for pid in found if pid != os.getpid() and logs in working_folder(pid).parents]
 
     def tails(self) -> dict[str, str]:
         """Return the ends of the logs of what runs."""
@@ -262,12 +267,12 @@ def processes() -> list[tuple[int, str]]:
     return found
 
 
-def environment(pid: int) -> list[bytes]:
-    """Return the variables that a process was started with; [] where they are not to be read."""
+def working_folder(pid: int) -> Path:
+    """Return the folder that a process works in; / where it is not to be seen."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
-        return []
+        return Path("/")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvloop
-
 from appliance.openai import INJECTION_HEADER
 from tests.gpu.box import MODEL, Program
 
@@ -131,7 +129,7 @@ def ask_at_once(way: Way, bodies: Sequence[dict[str, Any]]) -> list[Stream]:
     gc.collect()
     gc.disable()  # a collection would be counted as a gap
     try:
-        return uvloop.run(all_of_them())
+        return asyncio.run(all_of_them())
     finally:
         gc.enable()
 
@@ -147,4 +145,4 @@ def leave_after(way: Way, body: dict[str, Any], seconds: float) -> float:
         writer.transport.abort()
         return time.monotonic()
 
-    return uvloop.run(leave())
+    return asyncio.run(leave())

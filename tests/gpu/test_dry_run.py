@@ -50,7 +50,7 @@ def test_over_the_fake_engine_every_step_that_needs_no_model_passes(tmp_path: Pa
 
 
 def test_an_engine_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
-    engine = f"{sys.executable} {FAKE} --exit-code 3 --exit-after 0.1"
+    engine = f"{sys.executable} {FAKE} --exit-code 3"
     found = steps_of(tmp_path, engine, "bare", "abort")
     for name in ("bare", "abort"):
         assert found[name]["verdict"] == "FAILED"

@@ -1,5 +1,6 @@
 """The runner's own arithmetic and its promise: a step that fails is a finding, not an end."""
 
+import asyncio
 import json
 import math
 import struct
@@ -53,6 +54,14 @@ def test_a_step_that_takes_too_long_is_cut() -> None:
     outcome = attempt("step", endless, 0.2, dict)
     assert outcome.reason.startswith("OutOfTime")
     assert outcome.seconds < 20
+
+
+def test_a_step_that_waits_for_a_stream_is_cut_too() -> None:
+    def endless(_outcome: Outcome) -> None:
+        asyncio.run(asyncio.Event().wait())  # a loop that took signals for itself would go on
+
+    outcome = attempt("step", endless, 0.2, dict)
+    assert outcome.reason.startswith("OutOfTime")
 
 
 def test_what_was_found_before_a_failure_is_kept(tmp_path: Path) -> None:
