@@ -39,7 +39,7 @@ CACHES = {
 }
 TAIL_LINES = 60
 NO_TLS = ssl.create_default_context()  # 60 ms, which each client would take for itself
-END_S = 30.0  # an engine with requests takes its time
+END_S = 15.0  # an engine with requests takes its time
 
 
 class NotReady(Exception):
@@ -211,7 +211,10 @@ class Box:
         return program
 
     def end_all(self) -> None:
-        """End whatever still runs, appliances before their engines."""
+        """End whatever still runs, all at the same time."""
+        for program in self.running:
+            with suppress(ProcessLookupError):
+                os.killpg(program.process.pid, signal.SIGTERM)
         while self.running:
             self.running.pop().end()
         for pid in self.processes():

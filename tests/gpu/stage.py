@@ -33,7 +33,7 @@ SAYS = {
 class Sizes:
     """How much each step does: the true run, or a dry one."""
 
-    ready_s: float = 330.0  # of a first start, which compiles
+    ready_s: float = 240.0  # of a first start, which compiles
     rounds: int = 8
     chunks: int = 300  # tokens of each timed stream
     short: int = 24  # requests for the first token alone, a round
