@@ -1,0 +1,148 @@
+"""Streams of a chat endpoint, timed at the socket: when each chunk came, and how many there were.
+
+One small HTTP/1.1 client over asyncio, the same for both ways, so that what differs is the way. A
+read that brings events is one arrival; several events in one read came at the same moment.
+"""
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.openai import INJECTION_HEADER
+from tests.gpu.box import MODEL, Program
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Stream:
+    """One streamed answer; moments are seconds of the monotonic clock."""
+
+    asked: float
+    arrivals: list[float] = field(default_factory=list)
+    events: int = 0
+    ended: float = 0.0
+    usage: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def ttft_s(self) -> float:
+        """From the question to the first event that holds something of the answer."""
+        return self.arrivals[0] - self.asked
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Between one arrival and the next."""
+        return [b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)]
+
+    @property
+    def tokens(self) -> int:
+        """What the engine counted."""
+        return int(self.usage.get("completion_tokens", 0))
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to an engine: direct, or through the appliance."""
+
+    name: str
+    host: str
+    port: int
+    key: str
+
+    @classmethod
+    def to(cls, program: Program, name: str) -> "Way":
+        """Return the way to a program's address."""
+        host, _, port = program.base_url.removeprefix("http://").partition(":")
+        return cls(name, host, int(port), program.key)
+
+    def request(self, body: dict[str, Any], path: str = CHAT) -> bytes:
+        """Return the bytes of one request. The path prompt is off: both ways send the same."""
+        data = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: {self.host}:{self.port}\r\n"
+            f"authorization: Bearer {self.key}\r\ncontent-type: application/json\r\n"
+            f"{INJECTION_HEADER}: off\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
+        )
+        return head.encode() + data
+
+
+def question(words: str, max_tokens: int, **more: Any) -> dict[str, Any]:
+    """Return the body of a streamed chat request that goes on to ``max_tokens``."""
+    return {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": words}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": max_tokens,
+        "ignore_eos": True,
+        **more,
+    }
+
+
+async def read_stream(way: Way, body: dict[str, Any]) -> Stream:
+    """Ask once, and return what came when. Raises RuntimeError for anything but a whole stream."""
+    request = way.request(body)
+    reader, writer = await asyncio.open_connection(way.host, way.port)
+    stream = Stream(time.monotonic())
+    writer.write(request)
+    seen = b""
+    try:
+        while data := await reader.read(1 << 16):
+            now = time.monotonic()
+            seen += data
+            # the first event names the role alone, and comes before the model has done anything
+            fresh = data.count(b"\ndata: {") + data.startswith(b"data: {")
+            if fresh and (stream.arrivals or stream.events + fresh > 1):
+                stream.arrivals.append(now)
+            stream.events += fresh
+    finally:
+        writer.close()
+    stream.ended = time.monotonic()
+    _finish(stream, seen)
+    return stream
+
+
+def _finish(stream: Stream, seen: bytes) -> None:
+    head, _, rest = seen.partition(b"\r\n\r\n")
+    if b" 200 " not in head[:20] or b"data: [DONE]" not in rest:
+        raise RuntimeError(f"no whole stream: {seen[:300]!r} ... {seen[-200:]!r}")
+    for line in rest.split(b"\n"):
+        if line.startswith(b"data: {"):
+            event = json.loads(line[6:])
+            stream.usage = event.get("usage") or stream.usage
+            for choice in event.get("choices", ()):
+                delta = choice["delta"]
+                stream.text += (delta.get("reasoning") or "") + (delta.get("content") or "")
+
+
+def ask_at_once(way: Way, bodies: Sequence[dict[str, Any]]) -> list[Stream]:
+    """Ask all at the same time; return all streams."""
+
+    async def all_of_them() -> list[Stream]:
+        return list(await asyncio.gather(*(read_stream(way, body) for body in bodies)))
+
+    gc.collect()
+    gc.disable()  # a collection would be counted as a gap
+    try:
+        return asyncio.run(all_of_them())
+    finally:
+        gc.enable()
+
+
+def leave_after(way: Way, body: dict[str, Any], seconds: float) -> float:
+    """Ask, and hang up after so many seconds; return the moment of leaving."""
+
+    async def leave() -> float:
+        _, writer = await asyncio.open_connection(way.host, way.port)
+        writer.write(way.request(body))
+        await writer.drain()
+        await asyncio.sleep(seconds)
+        writer.transport.abort()
+        return time.monotonic()
+
+    return asyncio.run(leave())
