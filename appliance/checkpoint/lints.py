@@ -10,8 +10,8 @@ from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.findings import Finding, Level, in_order
 from appliance.checkpoint.folder import INDEX
 from appliance.checkpoint.headers import read_headers
-from appliance.checkpoint.layout import Layout, read_json, read_layout
-from appliance.checkpoint.prune import QUANTISATION, TOKENIZER
+from appliance.checkpoint.layout import QUANTISATION, Layout, read_json, read_layout
+from appliance.checkpoint.prune import TOKENIZER
 from appliance.checkpoint.rewrite import left_out
 from appliance.checkpoint.source import Source
 from appliance.checkpoint.tensorlints import TensorLints
