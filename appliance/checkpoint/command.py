@@ -3,16 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
+from appliance.checkpoint.asked import finish, job_of, pruning_of
 from appliance.checkpoint.flags import (
     EXIT_CODES,
     SOURCES,
     add_common,
     add_folders,
     add_pruning,
-    ended,
-    job_of,
     new_parser,
-    pruning_of,
 )
 
 NAME = "delete_experts"
@@ -33,7 +31,7 @@ only what stays is fetched. --verify of such a SRC fetches all of it a second ti
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Errors are one message on stderr, no traceback."""
     options = build_parser().parse_args(arguments)
-    return ended(NAME, lambda: job_of(NAME, options, pruning=pruning_of(options)))
+    return finish(job_of(NAME, options, pruning=pruning_of(options)))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,19 +1,12 @@
-"""What the commands that make a checkpoint share: their flags, and how they end."""
+"""The flags of the commands that make a checkpoint. Pure."""
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from appliance.checkpoint.failures import WriteError
 from appliance.checkpoint.formats import Format
-from appliance.checkpoint.job import Job, Pruning, Quantising, run
-from appliance.checkpoint.projections import Choice
-from appliance.checkpoint.telling import tell
-from appliance.checkpoint.tokenbytes import BANDWIDTH
-from appliance.errors import ApplianceError
 
+BANDWIDTH = 273.0  # GB/s, of the memory of a DGX Spark and of a Jetson Thor
 SOURCES = """\
 environment: HF_ENDPOINT is the hub (default https://huggingface.co); HF_TOKEN, HF_TOKEN_PATH or
 HF_HOME/token has the token, which is sent to that host alone, over https; HTTPS_PROXY and NO_PROXY
@@ -28,24 +21,6 @@ exit codes:
   76 the server breaks the rules, or SRC changed    77 a token or a licence is missing
   130 interrupted (--resume goes on)
 """
-
-
-def ended(command: str, make: Callable[[], Job]) -> int:
-    """Run what a command line asks for; return its exit code.
-
-    Errors are one message on stderr, no traceback.
-    """
-    try:
-        return run(make())
-    except ApplianceError as error:
-        tell(f"{command}: {error}\n", sys.stderr)
-        return error.exit_code
-    except OSError as cause:
-        tell(f"{command}: {cause}\n  -> mend this, then --resume goes on\n", sys.stderr)
-        return WriteError.exit_code
-    except KeyboardInterrupt:
-        tell(f"{command}: interrupted; --resume goes on\n", sys.stderr)
-        return 130
 
 
 def new_parser(command: str, about: str, epilog: str) -> argparse.ArgumentParser:
@@ -102,33 +77,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--report", metavar="F", type=Path, help="write what was done and found, as JSON")
     add("--keep-kv-bias", action="store_true", help="keep k_bias and v_bias (vLLM refuses them)")
     add("--keep-code", action="store_true", help="carry Python files and pickles over, too")
-
-
-def job_of(command: str, options: argparse.Namespace, **more: Any) -> Job:
-    """Return the job that the common flags ask for."""
-    names = (
-        *("source", "destination", "jobs", "dry_run", "verify", "resume", "report"),
-        *("keep_kv_bias", "keep_code"),
-    )
-    return Job(command, **{name: getattr(options, name) for name in names}, **more)
-
-
-def pruning_of(options: argparse.Namespace) -> Pruning:
-    """Return what the flags say of the experts."""
-    return Pruning(
-        file=options.deleted_experts_file,
-        reference=options.compare_with,
-        original=options.num_original_experts,
-        retained=options.num_retained_experts,
-        save=options.save_deleted_experts,
-        allow_ambiguous=options.allow_ambiguous,
-    )
-
-
-def quantising_of(options: argparse.Namespace) -> Quantising:
-    """Return what the flags say of the formats."""
-    choice = Choice(options.format, options.layers, options.lm_head)
-    return Quantising(choice, options.keep_above, options.chart, options.bandwidth)
 
 
 def _positive(text: str) -> int:

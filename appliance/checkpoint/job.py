@@ -34,7 +34,6 @@ from appliance.checkpoint.source import LocalSource, Source
 from appliance.checkpoint.surveyed import Survey
 from appliance.checkpoint.surveytext import describe_survey, kv_token_bytes, survey_view
 from appliance.checkpoint.telling import tell
-from appliance.checkpoint.tokenbytes import BANDWIDTH
 from appliance.checkpoint.verify import Verification, Verifier
 from appliance.checkpoint.write import Writer, write_error
 
@@ -61,9 +60,9 @@ class Quantising:
     """
 
     choice: Choice
-    keep_above: float | None = None
-    chart: Path | None = None
-    bandwidth: float = BANDWIDTH
+    keep_above: float | None
+    chart: Path | None
+    bandwidth: float
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
+from appliance.checkpoint.asked import finish, job_of, quantising_of
 from appliance.checkpoint.flags import (
     EXIT_CODES,
     SOURCES,
     add_common,
     add_folders,
     add_quantising,
-    ended,
-    job_of,
     new_parser,
-    quantising_of,
 )
 
 NAME = "quantize_attention"
@@ -38,7 +36,7 @@ q, k and v are one matrix in vLLM: when one is further off than --keep-above, al
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Errors are one message on stderr, no traceback."""
     options = build_parser().parse_args(arguments)
-    return ended(NAME, lambda: job_of(NAME, options, quantising=quantising_of(options)))
+    return finish(job_of(NAME, options, quantising=quantising_of(options)))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,6 @@ from appliance.checkpoint.layout import Layout, text_config
 from appliance.checkpoint.projections import HEAD
 from appliance.checkpoint.tensornames import expert_of
 
-BANDWIDTH = 273.0  # GB/s, of a DGX Spark and of a Jetson Thor
 _ATTENTION = re.compile(r"(?:[a-z_]+\.)*layers\.[0-9]+\.self_attn\..+")
 _ROUTER = re.compile(r"(?:[a-z_]+\.)*layers\.[0-9]+\.(?:block_sparse_moe|mlp)\..+")
 _EMBEDDING = re.compile(r"(?:[a-z_]+\.)*embed_tokens\.weight")
