@@ -3,7 +3,7 @@
 What is quantised is a range, too: its bytes are named by the matrix that they are made of.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
@@ -192,7 +192,7 @@ def chunks(ranges: Iterable[Range], most: int) -> Iterator[Range]:
             yield Range(offset + done, min(most, length - done))
 
 
-def groups(ranges: Iterable[Piece]) -> Iterator[Made | list[Range]]:
+def groups(ranges: Iterable[Piece]) -> Iterator[list[Piece]]:
     """Yield the ranges in groups that one read can fetch: small ones with small gaps between.
 
     What is made stands alone.
@@ -200,16 +200,12 @@ def groups(ranges: Iterable[Piece]) -> Iterator[Made | list[Range]]:
     Scales and rows of a router come by the thousand, of 4 bytes to 12 KiB each: a call for each,
     or over a network a request, would take longer than all experts.
     """
-    group: list[Range] = []
+    group: list[Piece] = []
     for part in ranges:
-        if isinstance(part, Made):
-            if group:
-                yield group
-            yield part
-            group = []
-            continue
         if group and not (
-            part.length <= SMALL_BYTES
+            isinstance(part, Range)
+            and isinstance(group[0], Range)
+            and part.length <= SMALL_BYTES
             and group[-1].length <= SMALL_BYTES
             and 0 <= part.offset - (group[-1].offset + group[-1].length) <= GAP_BYTES
             and part.offset + part.length - group[0].offset <= SPAN_BYTES
@@ -221,10 +217,11 @@ def groups(ranges: Iterable[Piece]) -> Iterator[Made | list[Range]]:
         yield group
 
 
-def read_group(source: Source, name: str, group: list[Range]) -> bytes:
+def read_group(source: Source, name: str, group: Sequence[Piece]) -> bytes:
     """Return the bytes of a group's ranges, one after another, by one read."""
     first, last = group[0].offset, group[-1].offset + group[-1].length
     block = source.read(name, first, last - first)
     if len(group) == 1:
         return block
-    return b"".join(block[start - first : start - first + size] for start, size in group)
+    places = ((part.offset - first, part.length) for part in group)
+    return b"".join(block[start : start + size] for start, size in places)

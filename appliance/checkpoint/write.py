@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from appliance.checkpoint.bar import Bar
@@ -11,7 +11,7 @@ from appliance.checkpoint.destination import Destination, is_full
 from appliance.checkpoint.failures import WriteError
 from appliance.checkpoint.jobs import Stopped, side_by_side
 from appliance.checkpoint.journal import Journal
-from appliance.checkpoint.plan import Made, Range, ShardPlan, after, groups
+from appliance.checkpoint.plan import Piece, Range, ShardPlan, after, groups
 from appliance.checkpoint.source import BUFFER_BYTES, Source, forget, write_all
 
 # After so many bytes they are sent to the disk and noted: what a crash can cost, and what can
@@ -66,7 +66,7 @@ class Writer:
             os.close(fd)
 
     def _copy_group(
-        self, name: str, group: Made | list[Range], fd: int, position: int, growing: "_Growing"
+        self, name: str, group: Sequence[Piece], fd: int, position: int, growing: "_Growing"
     ) -> int:
         """Write a group's bytes at ``position``; return how many."""
         done = 0
@@ -78,8 +78,9 @@ class Writer:
             growing.count(size)
             done += size
 
-        if isinstance(group, list) and len(group) == 1:
-            self._source.copy(name, *group[0], fd, position, moved)
+        first = group[0]
+        if len(group) == 1 and isinstance(first, Range):
+            self._source.copy(name, *first, fd, position, moved)
         else:
             for content in content_of(self._source, name, group, BUFFER_BYTES):
                 write_all(fd, content, position + done)

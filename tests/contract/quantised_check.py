@@ -1,8 +1,8 @@
 """Run by the engine's Python: what vLLM's own layers make of a quantised checkpoint's files.
 
-``quantised_check.py ROOT FOLDER...``: ROOT holds the vLLM to ask, "" asks the installed one. The
-layers are vLLM's: registered, filled and finished by its code. No GPU is here, so the kernels that
-would multiply are stand-ins. Prints one JSON object, by folder.
+``quantised_check.py FOLDER...``: the layers are those of the vLLM that is imported: registered,
+filled and finished by its code. No GPU is here, so the kernels that would multiply are stand-ins.
+Prints one JSON object, by folder.
 """
 
 import hashlib
@@ -10,9 +10,8 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-
-FOLDERS = [Path(name) for name in sys.argv[1:]]
 
 import torch
 from safetensors import safe_open
@@ -20,6 +19,8 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization import modelopt
+from vllm.model_executor.layers.quantization.utils.mxfp8_utils import dequant_mxfp8_to_bf16
+from vllm.model_executor.layers.quantization.utils.nvfp4_emulation_utils import break_fp4_bytes
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.utils import configure_quant_config
 from vllm.model_executor.models.minimax_m2 import MiniMaxM2ForCausalLM
@@ -36,9 +37,11 @@ class NoKernel:
 
 
 def without_kernels() -> None:
-    """Let no kernel be chosen: each asks for a GPU."""
+    """Let no kernel be chosen, for each asks for a GPU; 0.26 asks for the model's type, too."""
+    model = SimpleNamespace(dtype=torch.bfloat16)
+    modelopt.get_current_vllm_config = lambda: SimpleNamespace(model_config=model)
     for name in dir(modelopt):
-        if name.startswith("init_") and name.endswith("_linear_kernel"):
+        if name.endswith(("_linear_kernel", "LinearKernel")):
             setattr(modelopt, name, NoKernel)
     if hasattr(modelopt, "expose_input_quant_key"):
         modelopt.expose_input_quant_key = lambda *_: None
@@ -119,6 +122,21 @@ def held(made: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def restored(layer: Any) -> list[list[float]] | None:
+    """Return a layer's weights as vLLM itself unpacks them, where it can without a GPU."""
+    held = dict(layer.named_parameters())
+    if held["weight"].dtype is torch.uint8:
+        numbers = break_fp4_bytes(held["weight"].data, torch.float32)
+        by_group = numbers.reshape(*held["weight_scale"].shape, -1)
+        units = held["weight_scale"].data.float() * held["weight_scale_2"].data.max()
+        rows: list[list[float]] = (by_group * units[..., None]).reshape(numbers.shape).tolist()
+    elif held["weight_scale"].dtype is torch.uint8:
+        rows = dequant_mxfp8_to_bf16(held["weight"].data, held["weight_scale"].data).tolist()
+    else:
+        return None
+    return rows
+
+
 def looked_at(folder: Path) -> dict[str, Any]:
     """Return what the layers are, and what they hold when they are filled."""
     config = json.loads((folder / "config.json").read_text())
@@ -139,6 +157,7 @@ def looked_at(folder: Path) -> dict[str, Any]:
         "layers": described(made),
         "filled": fill(made, tensors(folder)),
         "held": held(made),
+        "restored": {name: restored(layer) for name, layer in made.items()},
         "experts": quant_config._resolve_quant_algo("model.layers.0.mlp.experts"),
         "kv_cache": quant_config.kv_cache_quant_method,
         "the_file_says_the_same": same,
@@ -155,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, set_current_vllm_config(VllmConfig()):
         init_distributed_environment(1, 0, f"file://{scratch}/rendezvous", 0, "gloo")
         initialize_model_parallel(1, 1)
-        print(json.dumps({str(folder): looked_at(folder) for folder in FOLDERS}))
+        print(json.dumps({folder: looked_at(Path(folder)) for folder in sys.argv[1:]}))
 
 
 if __name__ == "__main__":
