@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 CHECK = Path(__file__).with_name("quantised_check.py")
 SHAPE = Shape(form="nvfp4", layers=2, experts=4, shards=2, hidden=64, inner=32, heads=4)
 TYPES = {"F8_E4M3": "float8_e4m3fn", "U8": "uint8", "F32": "float32"}
-IN_0_26 = [kind for kind in Format if kind is not Format.PER_CHANNEL]
+IN_0_26: list[Format] = [kind for kind in Format if kind is not Format.PER_CHANNEL]
 Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]
 
 

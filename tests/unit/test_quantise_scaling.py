@@ -175,7 +175,7 @@ def test_a_scale_that_q_k_and_v_share_is_that_of_the_largest() -> None:
 
 @given(st.binary(min_size=32, max_size=32))
 def test_two_codes_a_byte_the_first_in_the_lower_half(raw: bytes) -> None:
-    codes = np.frombuffer(raw, np.uint8).reshape(2, 16) & 0xF
+    codes = np.frombuffer(raw, np.uint8).reshape(2, 16) & np.uint8(0xF)
     both = packed(codes)
     assert both.shape == (2, 8)
     assert np.array_equal(both & 0xF, codes[:, 0::2])

@@ -72,14 +72,17 @@ def _measure(
     keep_above: float | None,
     layer: Sequence[Projection],
 ) -> list[Measured]:
+    most: dict[str, float] = {}
+    if kind in SHARED_SCALE:
+        most = {one.module: largest(source, one) for one in layer}
     inputs = input_bounds(source, norms, layer) if kind is Format.FP8 else {}
     measured: list[Measured] = []
     for group in by_format(layer):
-        most = max(largest(source, one) for one in group) if kind in SHARED_SCALE else 0.0
+        shared = max(most.get(one.module, 0.0) for one in group)
         found = []
         for one in group:
             rows, columns = one.matrix.rows, one.matrix.columns
-            recipe = Recipe(kind, rows, columns, most, inputs.get(one.module, 0.0))
+            recipe = Recipe(kind, rows, columns, shared, inputs.get(one.module, 0.0))
             found.append(Measured(one, recipe, error(source, one, recipe)))
         far = max(found, key=lambda one: one.error.relative)
         if keep_above is not None and far.error.relative > keep_above:
