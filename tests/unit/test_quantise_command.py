@@ -54,7 +54,7 @@ def test_the_figures_of_the_real_model_are_those_that_were_computed_by_hand() ->
     assert least.roofline(BANDWIDTH) == pytest.approx(36.6, abs=0.1)
     config = CONFIG | {
         "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4",
-                                "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
+                                "kv_cache_scheme": {"num_bits": 8, "type": "float", "dynamic": False}},
     }  # fmt: skip
     cache = kv_token_bytes(config)
     assert cache == 62 * 2 * 8 * 128
