@@ -52,11 +52,9 @@ def test_the_figures_of_the_real_model_are_those_that_were_computed_by_hand() ->
     least = less.less(head=before.head_bytes - real(200_064, 3072, kind))
     assert least.token_bytes / 1e9 == pytest.approx(7.45, abs=0.01)
     assert least.roofline(BANDWIDTH) == pytest.approx(36.6, abs=0.1)
-    config = CONFIG | {
-        "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4",
-                                "kv_cache_scheme": {"num_bits": 8, "type": "float", "dynamic": False}},
-    }  # fmt: skip
-    cache = kv_token_bytes(config)
+    scheme = {"num_bits": 8, "type": "float", "dynamic": False}
+    section = {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_scheme": scheme}
+    cache = kv_token_bytes(CONFIG | {"quantization_config": section})
     assert cache == 62 * 2 * 8 * 128
     assert (before.token_bytes - least.token_bytes) // cache == pytest.approx(26_300, abs=100)
 
