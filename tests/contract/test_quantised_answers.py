@@ -23,15 +23,17 @@ pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(1200)]
 
 VOCABULARY = 1024
 Places = list[dict[int, float]]
-# Nats a token, of the texts below: what was measured, and three times as much is refused.
+# Nats a token of the texts below, with the head: three times what was measured (0.0135, 0.0156,
+# 0.0170 and 0.0548).
 DIVERGENCE = {
-    Format.PER_CHANNEL: 0.02,
-    Format.MXFP8: 0.02,
-    Format.FP8: 0.02,
-    Format.NVFP4: 0.3,
+    Format.PER_CHANNEL: 0.041,
+    Format.MXFP8: 0.047,
+    Format.FP8: 0.051,
+    Format.NVFP4: 0.165,
 }
-# How many of the trained conversations may come out differently.
-MISSED = {Format.PER_CHANNEL: 0, Format.MXFP8: 0, Format.FP8: 0, Format.NVFP4: 40}
+# What share of the trained conversations may come out in another way: none did, in any format, but
+# every machine trains its own model, and its narrowest decision is as narrow as chance has it.
+MISSED = {Format.PER_CHANNEL: 0.01, Format.MXFP8: 0.01, Format.FP8: 0.01, Format.NVFP4: 0.03}
 
 
 def texts() -> list[str]:
@@ -91,7 +93,7 @@ def test_every_trained_conversation_comes_out_and_the_logits_are_near(
     told = {"format": kind, "nats": round(divergence, 5), "missed": sorted(missed),
             "of": len(known.conversations()), "errors": errors}  # fmt: skip
     print(json.dumps(told))
-    assert len(missed) <= MISSED[kind], told
+    assert len(missed) <= MISSED[kind] * len(known.conversations()), told
     assert 0 < divergence < DIVERGENCE[kind], told
 
 

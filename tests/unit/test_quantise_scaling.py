@@ -92,7 +92,8 @@ def units_of(rows: Array, kind: Format, most: float) -> Array:
         case Format.NVFP4:
             whole = max(single(most) / single(6 * 448), single(2.0**-117))
             largest = np.abs(exact).reshape(ROWS, -1, 16).max(axis=2).astype(single)
-            wanted = np.clip(largest / (single(6) * whole), 2.0**-9, 448).astype(np.float64)
+            shares = largest / (single(6) * whole)
+            wanted = np.clip(np.where(shares == 0, 1, shares), 2.0**-9, 448).astype(np.float64)
             known = grid_values(Format.FP8)[:-1]
             below = np.searchsorted(known, wanted, side="right") - 1
             above = np.minimum(below + 1, len(known) - 1)

@@ -1,7 +1,7 @@
 """Divides the rows of a matrix by their scales: what is left fits into a few bits. By format.
 
 A scale is never so small that a product with it, as a GPU forms it, would be denormal: those are
-taken for 0 there. An all-zero row gets that smallest scale.
+taken for 0 there. All formats take the scales that ModelOpt and vLLM take.
 """
 
 from dataclasses import dataclass
@@ -92,6 +92,7 @@ def _by_power_of_two(rows: Floats) -> Scaled:
 def _by_two_levels(rows: Floats, whole: np.float32) -> Scaled:
     largest = _largest(rows, GROUPS[Format.NVFP4])
     wanted = largest / (np.float32(e2m1().largest) * whole)
+    wanted[wanted == 0] = 1  # of nothing but zeros, as ModelOpt has it
     grid = e4m3()
     keys = grid.keys(np.clip(wanted, SMALLEST_E4M3, np.float32(grid.largest)))
     units = grid.values(keys) * whole
