@@ -137,7 +137,8 @@ def _add_check(model: Any) -> None:
         "  appliance model check hf://owner/name      headers and scales, before it is fetched\n"
         "it looks for experts and tensors that lack, routers and biases of a wrong size, routers\n"
         "that are quantised, scales that lack, are 0 or not finite, or differ between w1 and w3,\n"
-        "KV offsets (vLLM refuses them), an index that does not fit, lacking keys, and code\n"
+        "KV offsets (vLLM refuses them), an index that does not fit, lacking keys, and code; and\n"
+        "where formats are mixed, names, types and scales that vLLM would not find or not take\n"
         "exit codes: 0 no error, 1 an error was found, 65 it is no checkpoint, 66, 75 to 77 it\n"
         "could not be read, 78 --hash without a pull"
     )
