@@ -18,6 +18,7 @@ from appliance.checkpoint.surveyed import Survey
 MIXED = "MIXED_PRECISION"
 _EXPERTS = {"NVFP4": 16, "W4A16_NVFP4": 16}  # formats of experts, and the numbers under a scale
 _BLOCKS = ("block_sparse_moe", "mlp")
+_FUSED_NAMES = tuple(f".{kind}_proj" for kind in FUSED)
 Section = dict[str, Any]
 
 
@@ -78,13 +79,13 @@ def quantized_layers(
     """Return the format of each module that has one."""
     known = old.get("quantized_layers")
     found: dict[str, Section] = dict(known) if isinstance(known, dict) else {}
-    algorithm = _experts_format(old, parts)
-    if algorithm and not known:
+    if algorithm := _experts_format(old, parts):
         stems = sorted({name.rpartition("layers.")[0] for name in _modules(survey)}) or ["model."]
         for layer in range(layers):
             for block in _BLOCKS:
                 name = f"{stems[0]}layers.{layer}.{block}.experts"
-                found[name] = {"quant_algo": algorithm, "group_size": _EXPERTS[algorithm]}
+                entry = {"quant_algo": algorithm, "group_size": _EXPERTS[algorithm]}
+                found.setdefault(name, entry)
     for one in survey.quantised:
         found[one.projection.module] = _entry(one.recipe.format)
     return found
@@ -109,9 +110,6 @@ def _covers(entry: str, module: str) -> bool:
     """Tell whether an entry excludes a module: vLLM takes it as a pattern, or as a part."""
     fused = module.rpartition(".")[0] + ".qkv_proj" if module.endswith(_FUSED_NAMES) else module
     return any(entry in name or fnmatch(name, entry) for name in (module, fused))
-
-
-_FUSED_NAMES = tuple(f".{kind}_proj" for kind in FUSED)
 
 
 def _modules(survey: Survey) -> list[str]:
@@ -150,7 +148,7 @@ def readable(section: Any) -> Section:
 
 def _experts_format(old: Section, parts: frozenset[str]) -> str:
     """Return the format of experts of these tensors, "" when they are not quantised."""
-    if "w1.weight_scale" not in parts:
+    if "w1.weight_scale_2" not in parts:
         return ""
     groups = old.get("config_groups")
     weights_only = (
