@@ -1,8 +1,8 @@
 """Run by the engine's Python: how ModelOpt and torch themselves quantise numbers.
 
 ``modelopt_check.py IN OUT [MODELOPT]``: IN holds float32 rows under ``rows`` and any float32
-numbers under ``numbers``, as numpy's npz; OUT gets torch's e4m3 codes of the numbers, vLLM's MXFP8
-of the rows, and, of a folder with ModelOpt's sources, its NVFP4 of them.
+numbers under ``numbers``, as numpy's npz; OUT gets torch's e4m3 codes of the numbers. With a folder
+that has ModelOpt's sources it gets the rows, too: in ModelOpt's NVFP4, and in vLLM's MXFP8.
 """
 
 import importlib
@@ -49,17 +49,22 @@ def modelopts(rows: Any, folder: Path) -> dict[str, Any]:
     }
 
 
+def vllms(rows: Any) -> dict[str, Any]:
+    """Return vLLM's MXFP8 of some rows."""
+    # it takes its time to load
+    from vllm.model_executor.layers.quantization.utils import mxfp8_utils
+
+    numbers, scales = mxfp8_utils._mxfp8_e4m3_quantize_torch(rows)
+    return {"mxfp8": as_bytes(numbers), "mxfp8_scales": as_bytes(scales)}
+
+
 def main() -> None:
     """Write what they make of the numbers."""
     given = np.load(sys.argv[1])
     rows = torch.from_numpy(given["rows"])
-    codes = torch.from_numpy(given["numbers"]).to(torch.float8_e4m3fn)
-    from vllm.model_executor.layers.quantization.utils import mxfp8_utils
-
-    numbers, scales = mxfp8_utils._mxfp8_e4m3_quantize_torch(rows)
-    found = {"codes": as_bytes(codes), "mxfp8": as_bytes(numbers), "mxfp8_scales": as_bytes(scales)}
+    found = {"codes": as_bytes(torch.from_numpy(given["numbers"]).to(torch.float8_e4m3fn))}
     if len(sys.argv) > 3:
-        found |= modelopts(rows, Path(sys.argv[3]))
+        found |= modelopts(rows, Path(sys.argv[3])) | vllms(rows)
     np.savez(sys.argv[2], **found)
 
 
