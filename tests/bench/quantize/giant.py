@@ -9,6 +9,7 @@ import numpy as np
 from tests.bench.checkpoint.giant import build_giant
 
 BLOCK = 2**20  # numbers at a time
+SHARD_BYTES = 5 * 10**8  # several for four jobs, as the whole model has: it has 27, of ten times it
 
 
 def build_whole(folder: Path, layers: int) -> None:
@@ -17,7 +18,7 @@ def build_whole(folder: Path, layers: int) -> None:
     ``build_giant`` fills it with random bits: as BF16 one in 256 of them is no number, or
     infinite, which quantising refuses. Attention and the norms get numbers instead.
     """
-    build_giant(folder, layers)
+    build_giant(folder, layers, SHARD_BYTES)
     dice = np.random.default_rng(1)
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("r+b") as file:
