@@ -11,7 +11,7 @@ bench-checkpoint: .venv/.dev ## pruning against cp and sha256sum, 2 to 20 GB (DI
 	@$(BIN)/uv run -q --no-project --with matplotlib python -m tests.bench.checkpoint.chart \
 		build/bench-checkpoint.json tests/bench/checkpoint/chart.png
 
-bench-quantize: .venv/.dev ## quantising against cp, 2 to 10 GB (DISK=folder, 25 GB free)
+bench-quantize: .venv/.dev ## quantising against cp, 7 to 22 GB (DISK=folder, 44 GB free)
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.quantize --folder "$(or $(DISK),build)" \
 		--markdown tests/bench/quantize/RESULTS.md --json build/bench-quantize.json

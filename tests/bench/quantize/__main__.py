@@ -44,7 +44,7 @@ def main() -> int:
     """Measure all sizes and write the results; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build"), help="on the disk to measure")
-    parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 5], help="2 GB each")
+    parser.add_argument("--layers", type=int, nargs="+", default=[3, 10], help="2 GB each")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--formats", nargs="+", default=[*Format], choices=[*Format])
     parser.add_argument("--markdown", type=Path, help="write RESULTS.md there")
