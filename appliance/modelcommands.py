@@ -1,9 +1,16 @@
-"""``appliance model``: fetch a checkpoint, look at one, check one."""
+"""``appliance model``: fetch a checkpoint, look at one, check one, make a smaller one."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from appliance.checkpoint.flags import (
+    EXIT_CODES,
+    add_common,
+    add_folders,
+    add_pruning,
+    add_quantising,
+)
 from appliance.commandline import add_command, settings_of
 
 JOBS = 8  # files at a time
@@ -19,14 +26,16 @@ def add_model_command(commands: Any) -> None:
         "  appliance model pull                   fetch the model profile's checkpoint\n"
         "  appliance model info hf://owner/name   what it is, and whether it fits this box\n"
         "  appliance model check                  is the folder's checkpoint sound?\n"
+        "  appliance model shrink SRC DST …       fewer experts, and attention in 8 bits\n"
         "appliance model pull --help tells more of one of them"
     )
-    about = "fetch a checkpoint, look at one, check one"
+    about = "fetch a checkpoint, look at one, check one, make a smaller one"
     parser = add_command(commands, "model", about, examples, lambda _options: 2)
     model = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_pull(model)
     _add_info(model)
     _add_check(model)
+    _add_shrink(model)
 
 
 # ---- pull
@@ -128,7 +137,8 @@ def _add_check(model: Any) -> None:
         "  appliance model check hf://owner/name      headers and scales, before it is fetched\n"
         "it looks for experts and tensors that lack, routers and biases of a wrong size, routers\n"
         "that are quantised, scales that lack, are 0 or not finite, or differ between w1 and w3,\n"
-        "KV offsets (vLLM refuses them), an index that does not fit, lacking keys, and code\n"
+        "KV offsets (vLLM refuses them), an index that does not fit, lacking keys, and code; and\n"
+        "where formats are mixed, names, types and scales that vLLM would not find or not take\n"
         "exit codes: 0 no error, 1 an error was found, 65 it is no checkpoint, 66, 75 to 77 it\n"
         "could not be read, 78 --hash without a pull"
     )
@@ -144,3 +154,31 @@ def _check(options: argparse.Namespace) -> int:
 
     text = options.checkpoint or str(settings_of(options).model_dir)
     return print_check(text, with_hashes=options.hash, as_json=options.json)
+
+
+# ---- shrink
+
+
+def _add_shrink(model: Any) -> None:
+    examples = (
+        "  appliance model shrink SRC DST --deleted-experts-file deleted_experts.json\n"
+        "  appliance model shrink hf://owner/name DST --deleted-experts-file F --lm-head --verify\n"
+        "  appliance model shrink SRC DST --compare-with REF --dry-run --chart errors.svg\n"
+        "what delete_experts and quantize_attention of extras/ do, in one pass: the checkpoint\n"
+        "between them is not written. Of a remote SRC only what stays is fetched; attention is\n"
+        "fetched twice, to measure it and to write it. Quantising needs numpy.\n"
+        f"{_VARIABLES}{EXIT_CODES}"
+    )
+    about = "make a smaller checkpoint: fewer experts, and attention in 8 or 4 bits"
+    parser = add_command(model, "shrink", about, examples, _shrink)
+    add_folders(parser, "the checkpoint with all experts, its attention in BF16")
+    add_pruning(parser)
+    add_quantising(parser)
+    add_common(parser)
+
+
+def _shrink(options: argparse.Namespace) -> int:
+    from appliance.checkpoint.asked import finish, job_of, pruning_of, quantising_of  # as above
+
+    pruning, quantising = pruning_of(options), quantising_of(options)
+    return finish(job_of("appliance model shrink", options, pruning=pruning, quantising=quantising))

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Packs delete_experts into one file that runs without the clone: ``zipapps.py FOLDER``.
+"""Packs each command into one file that runs without the clone: ``zipapps.py FOLDER``.
 
-Into it goes what the command imports of this project, and nothing else: it needs the standard
-library alone. The same sources give the same bytes: nothing is compressed, nothing tells the time.
+Into it goes what the command imports of this project, and nothing else: delete_experts needs the
+standard library alone, quantize_attention numpy too. The same sources give the same bytes: nothing
+is compressed, nothing tells the time.
 """
 
 import ast
@@ -12,15 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = "appliance.checkpoint.command"
-NAME = "delete_experts.pyz"
+COMMANDS = {
+    "delete_experts": "appliance.checkpoint.command",
+    "quantize_attention": "appliance.checkpoint.quantisecommand",
+}
 MAIN = """\
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit(f"delete_experts needs Python 3.11 or later, and this is {sys.version.split()[0]}")
+    sys.exit(f"NAME needs Python 3.11 or later, and this is {sys.version.split()[0]}")
 
-from appliance.checkpoint.command import main
+from COMMAND import main
 
 sys.exit(main())
 """
@@ -28,27 +31,28 @@ _WHEN = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can tell
 
 
 def main(arguments: list[str]) -> int:
-    """Write the zipapp into the folder that is named; return the exit code."""
+    """Write the zipapps into the folder that is named; return the exit code."""
     if len(arguments) != 1:
         print("usage: zipapps.py FOLDER", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    pack(path)
-    print(f"{path} ({path.stat().st_size:,} bytes): python3 {path} --help")
+    for name, command in COMMANDS.items():
+        path = folder / f"{name}.pyz"
+        pack(path, name, command)
+        print(f"{path} ({path.stat().st_size:,} bytes): python3 {path} --help")
     return 0
 
 
-def pack(path: Path) -> None:
-    """Write the zipapp."""
-    contents = {"__main__.py": MAIN.encode()}
-    contents |= {name: (ROOT / name).read_bytes() for name in needed(COMMAND)}
+def pack(path: Path, name: str, command: str) -> None:
+    """Write one zipapp."""
+    contents = {"__main__.py": MAIN.replace("NAME", name).replace("COMMAND", command).encode()}
+    contents |= {file: (ROOT / file).read_bytes() for file in needed(command)}
     with path.open("wb") as file:
         file.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(file, "w") as archive:
-            for name in sorted(contents):
-                archive.writestr(zipfile.ZipInfo(name, _WHEN), contents[name])
+            for file_name in sorted(contents):
+                archive.writestr(zipfile.ZipInfo(file_name, _WHEN), contents[file_name])
     path.chmod(0o755)
 
 

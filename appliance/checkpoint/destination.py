@@ -38,7 +38,11 @@ class Destination:
             raise DestinationError(
                 f"{folder} cannot be made: {cause.strerror}", "name another folder"
             ) from cause
-        self._refuse_foreign(resume)
+        try:
+            refuse_foreign(self.folder, resume=resume)
+        except DestinationError:
+            os.close(self._fd)
+            raise
         try:
             self._work = _step_into(os.dup(self._fd), WORK)
             fcntl.flock(self._work, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,20 +56,6 @@ class Destination:
             raise DestinationError(
                 f"{self.folder / WORK} cannot be used: {cause.strerror}", "remove it"
             ) from cause
-
-    def _refuse_foreign(self, resume: bool) -> None:
-        """Take over an empty folder, or with ``resume`` one that a run of ours left behind."""
-        found = os.listdir(self._fd)
-        if resume and found and WORK not in found:
-            hint = "a finished one needs no --resume: --verify checks it"
-            what = f"{self.folder} holds {len(found)} files and no interrupted run"
-        elif found and not resume:
-            hint = "name an empty folder; --resume goes on with an interrupted run"
-            what = f"{self.folder} is not empty: it holds {sorted(found)[0]!a}"
-        else:
-            return
-        os.close(self._fd)
-        raise DestinationError(what, hint)
 
     def free_bytes(self) -> int:
         """Return what still fits on the disk."""
@@ -148,6 +138,24 @@ class Destination:
 def is_finished(folder: Path) -> bool:
     """Tell whether ``folder`` holds something, and no interrupted run."""
     return folder.is_dir() and any(folder.iterdir()) and not (folder / WORK).exists()
+
+
+def refuse_foreign(folder: Path, *, resume: bool) -> None:
+    """Raise DestinationError but for an empty or new folder, or with ``resume`` one of ours.
+
+    Ours is one that an interrupted run has left behind.
+    """
+    folder = folder.resolve()
+    found = os.listdir(folder) if folder.is_dir() else []
+    if resume and found and WORK not in found:
+        hint = "a finished one needs no --resume: --verify checks it"
+        what = f"{folder} holds {len(found)} files and no interrupted run"
+    elif found and not resume:
+        hint = "name an empty folder; --resume goes on with an interrupted run"
+        what = f"{folder} is not empty: it holds {sorted(found)[0]!a}"
+    else:
+        return
+    raise DestinationError(what, hint)
 
 
 def refuse_overlap(source: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from appliance.checkpoint.plain import plain_name
 from appliance.checkpoint.source import Source
 
 CONFIG = "config.json"
+QUANTISATION = "hf_quant_config.json"
 JSON_LIMIT = 64_000_000  # bytes: an index of the largest known checkpoints has some 20 MB
 JSON_DEPTH = 40  # levels: what walks or writes such content again recurses
 # What a config calls the number of experts; all that are there say the same.

@@ -10,8 +10,9 @@ from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.findings import Finding, Level, in_order
 from appliance.checkpoint.folder import INDEX
 from appliance.checkpoint.headers import read_headers
-from appliance.checkpoint.layout import Layout, read_json, read_layout
-from appliance.checkpoint.prune import QUANTISATION, TOKENIZER
+from appliance.checkpoint.layout import QUANTISATION, Layout, read_json, read_layout
+from appliance.checkpoint.mixedlints import MixedLints
+from appliance.checkpoint.prune import TOKENIZER
 from appliance.checkpoint.rewrite import left_out
 from appliance.checkpoint.source import Source
 from appliance.checkpoint.tensorlints import TensorLints
@@ -28,15 +29,19 @@ def lint(source: Source) -> list[Finding]:
     """
     layout = read_layout(source)
     tensors = TensorLints(layout)
+    file = read_json(source, QUANTISATION) if QUANTISATION in layout.others else {}
+    mixed = MixedLints(layout, file)
     headers = read_headers(source, layout.shards, JOBS)
     for name, header in zip(layout.shards, headers, strict=True):
         tensors.look(source, name, header)
+        mixed.look(source, name, header)
     return list(
         in_order(
             (
                 *tensors.findings(),
+                *mixed.findings(),
                 *_index(layout, tensors),
-                *_quantisation(source, layout, tensors),
+                *_quantisation(layout, file, tensors),
                 *_tokenizer(source, layout),
                 *_files(layout),
             )
@@ -61,11 +66,13 @@ def _index(layout: Layout, tensors: TensorLints) -> Iterator[Finding]:
         yield Finding(Level.NOTE, "total_size", what, "vLLM does not read it")
 
 
-def _quantisation(source: Source, layout: Layout, tensors: TensorLints) -> Iterator[Finding]:
+def _quantisation(
+    layout: Layout, file: Mapping[str, Any], tensors: TensorLints
+) -> Iterator[Finding]:
     section = layout.config.get("quantization_config")
     caches = _has_fp8_cache(section)
     if QUANTISATION in layout.others:
-        inner = read_json(source, QUANTISATION).get("quantization")
+        inner = file.get("quantization")
         if not isinstance(inner, dict) or (lacking := _lacking(inner)):
             keys = ", ".join(lacking) if isinstance(inner, dict) else "the section quantization"
             yield Finding(

@@ -24,6 +24,7 @@ class Outcome:
     seconds: float | None = None
     verification: Verification | None = None
     input_scales: dict[int, tuple[float, float]] | None = None
+    measured: dict[str, Any] | None = None
 
 
 def describe_mask(found: Found) -> Iterator[str]:
@@ -44,6 +45,9 @@ def describe_plan(plan: PrunePlan) -> Iterator[str]:
         f"{shards.source.format_name()}: {len(mask.deleted)} layers, experts {mask.original} -> "
         f"{mask.retained}, tensors {shards.source.tensors:,} -> {shards.tensors:,}"
     )
+    if survey := plan.wanted.survey:
+        stays = f"; {len(survey.kept)} stay in BF16" if survey.kept else ""
+        yield f"{len(survey.quantised)} matrices to {survey.choice.kind}{stays}"
     yield (
         f"weights {shards.source.data_bytes / 1e9:.1f} -> {shards.data_bytes / 1e9:.1f} GB in "
         f"{len(shards.plans)} shards; {plan.total_bytes:,} bytes in all"
@@ -62,6 +66,8 @@ def render_report(outcome: Outcome) -> str:
         "mask": {str(layer): ids for layer, ids in enumerate(outcome.mask.deleted)},
         "seconds": outcome.seconds,
     }
+    if outcome.measured:
+        content["quantised"] = outcome.measured
     if plan := outcome.plan:
         content["plan"] = {
             "format": plan.shards.source.format_name(),

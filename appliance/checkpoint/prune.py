@@ -1,9 +1,9 @@
-"""The whole plan of a pruned checkpoint: every file of it, and what is wrong with the source."""
+"""The whole plan of a new checkpoint: every file of it, and what is wrong with the source."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import NamedTuple
 
 from appliance.checkpoint.bar import Bar
@@ -12,7 +12,8 @@ from appliance.checkpoint.failures import CheckpointError, MaskError, SourceErro
 from appliance.checkpoint.folder import INDEX
 from appliance.checkpoint.headers import Header, read_headers
 from appliance.checkpoint.jobs import in_order
-from appliance.checkpoint.layout import CONFIG, Layout, read_json
+from appliance.checkpoint.layout import CONFIG, QUANTISATION, Layout, read_json
+from appliance.checkpoint.mixed import mixed_config, mixed_file, section_of
 from appliance.checkpoint.plan import Range, Rules, ShardPlan, plan_shard
 from appliance.checkpoint.rewrite import (
     left_out,
@@ -24,9 +25,9 @@ from appliance.checkpoint.rewrite import (
     without_code,
 )
 from appliance.checkpoint.source import Source
+from appliance.checkpoint.surveyed import Survey
 from appliance.checkpoint.tensornames import roles_of
 
-QUANTISATION = "hf_quant_config.json"
 TOKENIZER = "tokenizer_config.json"
 _VERSION = 1  # of what is written: a run interrupted before a change of it cannot be resumed
 
@@ -36,6 +37,7 @@ class Wanted(NamedTuple):
 
     rules: Rules
     keep_code: bool = False
+    survey: Survey | None = None  # of what is quantised: the rules have its recipes
 
 
 @dataclass
@@ -94,7 +96,7 @@ def make_plan(source: Source, layout: Layout, wanted: Wanted, jobs: int = 1) -> 
     with Bar("reading headers", len(layout.shards), unit="shards") as bar:
         summary, shard_of = _summarise(source, layout, wanted.rules, bar, jobs)
     left = {name: why for name in layout.others if (why := _left_out(name, wanted.keep_code))}
-    texts = _texts(source, layout, wanted)
+    texts = _texts(source, layout, wanted, summary.source.parts())
     if layout.index is not None:
         index = rewrite_index(layout.index, shard_of, summary.data_bytes)
         texts[INDEX] = render_index(index)  # the last: with it the checkpoint is whole
@@ -165,16 +167,25 @@ def _left_out(name: str, keep_code: bool) -> str:
     return "" if keep_code and not name.endswith(".safetensors") else why
 
 
-def _texts(source: Source, layout: Layout, wanted: Wanted) -> dict[str, bytes]:
+def _texts(
+    source: Source, layout: Layout, wanted: Wanted, parts: frozenset[str]
+) -> dict[str, bytes]:
     """Return the files that are written anew, but for the index; config.json is the last."""
     mask, texts = wanted.rules.mask, {}
-    if QUANTISATION in layout.others:
-        texts[QUANTISATION] = render_json(renumber(read_json(source, QUANTISATION), mask))
+    config = rewrite_config(layout.config, mask, keep_code=wanted.keep_code)
+    has_file = QUANTISATION in layout.others
+    file = renumber(read_json(source, QUANTISATION), mask) if has_file else {}
+    if wanted.survey and wanted.survey.quantised:
+        section = mixed_config(section_of(config, file), parts, wanted.survey, layout.layers)
+        config["quantization_config"] = section
+        file = mixed_file(file, section)
+    if file:
+        texts[QUANTISATION] = render_json(file)
     if TOKENIZER in layout.others and not wanted.keep_code:
         content = read_json(source, TOKENIZER)
         if without_code(content) != content:
             texts[TOKENIZER] = render_json(without_code(content))
-    texts[CONFIG] = render_json(rewrite_config(layout.config, mask, keep_code=wanted.keep_code))
+    texts[CONFIG] = render_json(config)
     return texts
 
 
@@ -198,4 +209,5 @@ def _stamps(source: Source, layout: Layout, jobs: int) -> dict[str, str]:
 def _digest(stamps: Mapping[str, str], wanted: Wanted) -> str:
     rules = wanted.rules
     what = [_VERSION, stamps, rules.mask.deleted, rules.keep_kv_bias, wanted.keep_code]
+    what += [[name, *astuple(recipe)] for name, recipe in sorted(rules.recipes.items())]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

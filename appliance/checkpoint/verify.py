@@ -6,11 +6,12 @@ from functools import partial
 
 from appliance.checkpoint.bar import Bar
 from appliance.checkpoint.census import Census
+from appliance.checkpoint.content import content_of
 from appliance.checkpoint.failures import CheckpointError
 from appliance.checkpoint.faults import RemoteError
 from appliance.checkpoint.headers import Header, Tensor, parse_header, read_header
 from appliance.checkpoint.jobs import Stopped, side_by_side
-from appliance.checkpoint.plan import ShardPlan, chunks, groups, read_group
+from appliance.checkpoint.plan import ShardPlan, groups
 from appliance.checkpoint.prune import PrunePlan
 from appliance.checkpoint.scalars import PairedScales, read_scalars, strange
 from appliance.checkpoint.source import BUFFER_BYTES, LocalSource, Source
@@ -112,11 +113,9 @@ class Verifier:
     def _same_bytes(self, plan: ShardPlan, header: Header | None) -> None:
         position = len(plan.head)
         for group in groups(plan.ranges):
-            pieces = ([piece] for piece in chunks(group, self._step))
-            for part in pieces if len(group) == 1 else [group]:
+            for wanted in content_of(self._source, plan.name, group, self._step):
                 if self._stop.is_set():
                     raise Stopped
-                wanted = read_group(self._source, plan.name, part)
                 there = self._pruned.read(plan.name, position, len(wanted))
                 if wanted != there:
                     at = position + _first_difference(wanted, there)

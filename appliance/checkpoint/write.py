@@ -2,16 +2,17 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from appliance.checkpoint.bar import Bar
+from appliance.checkpoint.content import content_of
 from appliance.checkpoint.destination import Destination, is_full
 from appliance.checkpoint.failures import WriteError
 from appliance.checkpoint.jobs import Stopped, side_by_side
 from appliance.checkpoint.journal import Journal
-from appliance.checkpoint.plan import Range, ShardPlan, after, groups, read_group
-from appliance.checkpoint.source import Source, forget, write_all
+from appliance.checkpoint.plan import Piece, Range, ShardPlan, after, groups
+from appliance.checkpoint.source import BUFFER_BYTES, Source, forget, write_all
 
 # After so many bytes they are sent to the disk and noted: what a crash can cost, and what can
 # stand unwritten in memory, for each job.
@@ -59,26 +60,32 @@ class Writer:
             position = max(done, len(plan.head))
             left = after(plan.ranges, position - len(plan.head))
             for group in groups(left):
-                self._copy_group(plan.name, group, fd, position, growing)
-                position += sum(length for _, length in group)
+                position += self._copy_group(plan.name, group, fd, position, growing)
             os.fsync(fd)
         finally:
             os.close(fd)
 
     def _copy_group(
-        self, name: str, group: list[Range], fd: int, position: int, growing: "_Growing"
-    ) -> None:
+        self, name: str, group: Sequence[Piece], fd: int, position: int, growing: "_Growing"
+    ) -> int:
+        """Write a group's bytes at ``position``; return how many."""
+        done = 0
+
         def moved(size: int) -> None:
+            nonlocal done
             if self._stop.is_set():
                 raise Stopped
             growing.count(size)
+            done += size
 
-        if len(group) == 1:
-            self._source.copy(name, *group[0], fd, position, moved)
+        first = group[0]
+        if len(group) == 1 and isinstance(first, Range):
+            self._source.copy(name, *first, fd, position, moved)
         else:
-            content = read_group(self._source, name, group)
-            write_all(fd, content, position)
-            moved(len(content))
+            for content in content_of(self._source, name, group, BUFFER_BYTES):
+                write_all(fd, content, position + done)
+                moved(len(content))
+        return done
 
 
 class _Growing:

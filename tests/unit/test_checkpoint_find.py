@@ -174,7 +174,7 @@ def test_headers_and_routers_are_read_side_by_side(
     plain = LocalSource(folder)
     assert [*read_headers(source, names, 2)] == [read_header(plain, name) for name in names]
     plain.close()
-    monkeypatch.setattr("appliance.checkpoint.command.open_source", lambda _: source)
+    monkeypatch.setattr("appliance.checkpoint.job.open_source", lambda _: source)
     flags = ["--compare-with", str(folder), "--jobs", "2", "--dry-run", "--allow-ambiguous"]
     assert main([str(folder), str(tmp_path / "out"), *flags]) == 0
 

@@ -1,6 +1,7 @@
 """Byte ranges: merged, cut, grouped, resumed; whatever is done to them, the same bytes follow."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from appliance.checkpoint.plan import (
     GAP_BYTES,
     SMALL_BYTES,
     SPAN_BYTES,
+    Piece,
     Range,
     after,
     chunks,
@@ -27,8 +29,8 @@ WIDE = st.lists(
 )
 
 
-def taken(ranges: list[Range]) -> bytes:
-    return b"".join(DATA[offset : offset + length] for offset, length in ranges)
+def taken(ranges: Sequence[Piece]) -> bytes:
+    return b"".join(DATA[part.offset : part.offset + part.length] for part in ranges)
 
 
 @given(RANGES)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from extras.zipapps import NAME, main, needed
+from extras.zipapps import main, needed
 from tests.checkpointbox import SMALL, build, write_mask
 from tests.engines import ROOT
+
+NAME = "delete_experts.pyz"
 
 
 def run(argv: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:

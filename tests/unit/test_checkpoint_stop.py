@@ -64,7 +64,7 @@ def test_one_shards_end_is_the_end_of_a_silent_one(
         assert main(argv) == 0
     begins = 0 if work == "headers" else 1000  # tensors are beyond the length and the header
     source = Silent(folder, error, lambda offset: offset >= begins)
-    monkeypatch.setattr("appliance.checkpoint.command.open_source", lambda _: source)
+    monkeypatch.setattr("appliance.checkpoint.job.open_source", lambda _: source)
     assert main([*argv, *(["--verify"] if work == "verify" else [])]) == code
     assert source.ended == [True]
 
@@ -72,7 +72,7 @@ def test_one_shards_end_is_the_end_of_a_silent_one(
 def test_a_mask_is_not_waited_for_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = build(tmp_path / "source", SMALL)
     source = Silent(folder, Unreachable("gone"), lambda _: True)
-    monkeypatch.setattr("appliance.checkpoint.command.open_source", lambda _: source)
+    monkeypatch.setattr("appliance.checkpoint.job.open_source", lambda _: source)
     argv = [str(folder), str(tmp_path / "out"), "--compare-with", str(folder), "--jobs", "2"]
     assert main(argv) == 75
     assert source.ended == [True]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from appliance.checkpoint.bar import Bar
-from appliance.checkpoint.command import main, save
+from appliance.checkpoint.command import main
 from appliance.checkpoint.failures import DestinationError
+from appliance.checkpoint.saving import save
 from tests.checkpointbox import SMALL, build, write_mask
 from tests.engines import ROOT
 

@@ -23,7 +23,9 @@ PURE = (
     *("samplepaths", "bench/arms", "bench/cases", "bench/distractors", "bench/kinds"),
     *("bench/score", "bench/questions", "bench/answers", "bench/report", "bench/table"),
     *("bench/chart", "tokenizerdrift", "doctor/tokenizerrows"),
-    *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies"),
+    *("checkpoint/weburl", "checkpoint/patience", "checkpoint/proxies", "checkpoint/formats"),
+    *("checkpoint/projections", "checkpoint/surveyed", "checkpoint/tokenbytes", "checkpoint/mixed"),
+    *("checkpoint/surveytext", "checkpoint/layerchart", "checkpoint/flags"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
 )
@@ -79,6 +81,12 @@ def test_the_questions_that_training_imports_are_standard_library_alone() -> Non
 def test_the_checkpoint_reader_brings_no_third_party_package() -> None:
     for path in sorted((PACKAGE / "checkpoint").glob("*.py")):
         assert imported(path) <= {*sys.stdlib_module_names, "appliance"}
+
+
+def test_what_quantises_needs_numpy_and_nothing_else_of_others() -> None:
+    brought = {*sys.stdlib_module_names, "appliance", "numpy"}
+    for path in sorted((PACKAGE / "checkpoint" / "quantise").glob("*.py")):
+        assert imported(path) <= brought
 
 
 def test_the_sidecar_never_imports_the_engine() -> None:

@@ -18,11 +18,11 @@ SHARD_BYTES = 5 * 10**9
 BLOCK = 64 * 2**20
 
 
-def build_giant(folder: Path, layers: int) -> int:
+def build_giant(folder: Path, layers: int, shard_bytes: int = SHARD_BYTES) -> int:
     """Write a checkpoint of so many layers; return the bytes of its shards."""
     folder.mkdir(parents=True)
     shape = replace(TRUE, layers=layers)
-    shards = list(_shards(shape))
+    shards = list(_shards(shape, shard_bytes))
     names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
     total = 0
     shard_of: dict[str, str] = {}
@@ -34,7 +34,7 @@ def build_giant(folder: Path, layers: int) -> int:
     return total
 
 
-def _shards(shape: Shape) -> Iterator[list[Piece]]:
+def _shards(shape: Shape, shard_bytes: int) -> Iterator[list[Piece]]:
     shard, size = [Piece("model.embed_tokens.weight", "BF16", (shape.vocabulary, shape.hidden))], 0
     for layer in range(shape.layers):
         parts = [list(attention_of(shape, layer))]
@@ -42,7 +42,7 @@ def _shards(shape: Shape) -> Iterator[list[Piece]]:
         for pieces in parts:
             shard += pieces
             size += sum(piece.size for piece in pieces)
-            if size > SHARD_BYTES:
+            if size > shard_bytes:
                 yield shard
                 shard, size = [], 0
     yield [*shard, Piece("model.norm.weight", "BF16", (shape.hidden,))]
