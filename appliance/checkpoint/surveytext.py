@@ -1,6 +1,5 @@
 """What was measured, and what it is worth, for people and for programs. Pure."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from appliance.checkpoint.folder import model_facts
 from appliance.checkpoint.projections import ATTENTION, HEAD
 from appliance.checkpoint.surveyed import Measured, Survey
+from appliance.checkpoint.weigh import Scales
 from appliance.errors import ModelFolderError
 from appliance.kvcache import NotComputable, cache_shape
 
@@ -22,7 +22,7 @@ def describe_survey(survey: Survey, kv_token_bytes: int, bandwidth: float) -> It
 def kv_token_bytes(config: Mapping[str, Any]) -> int:
     """Return what the KV cache of one token takes, 0 when the config does not tell."""
     try:
-        facts = model_facts(Path(), dict(config), Counter(), 0)
+        facts = model_facts(Path(), dict(config), Scales(), 0)
         return cache_shape(facts, "auto", None).token_bytes
     except (ModelFolderError, NotComputable):
         return 0
