@@ -6,6 +6,7 @@ scales and offsets, compressed-tensors' NVFP4. The values are random, scales and
 
 import json
 import math
+import os
 import random
 import struct
 from collections.abc import Iterable, Iterator
@@ -268,3 +269,24 @@ def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
                 data = raw[start + first : start + last]
                 found[name] = (entry["dtype"], tuple(entry["shape"]), data)
     return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file's bytes, by its path in the folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def written(out: Path) -> int:
+    """Return the bytes of a folder that is being written."""
+    total = 0
+    for root, _, files in os.walk(out):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:  # renamed since it was listed
+                continue
+    return total

@@ -4,19 +4,10 @@ Decoding is bound by it: with one sequence the memory's bandwidth over these byt
 tokens a second that there can be.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from appliance.checkpoint.headers import Tensor
 from appliance.checkpoint.layout import Layout, text_config
-from appliance.checkpoint.projections import HEAD
-from appliance.checkpoint.tensornames import expert_of
-
-_ATTENTION = re.compile(r"(?:[a-z_]+\.)*layers\.[0-9]+\.self_attn\..+")
-_ROUTER = re.compile(r"(?:[a-z_]+\.)*layers\.[0-9]+\.(?:block_sparse_moe|mlp)\..+")
-_EMBEDDING = re.compile(r"(?:[a-z_]+\.)*embed_tokens\.weight")
+from appliance.checkpoint.weigh import Scales, experts_per_token
 
 
 @dataclass(frozen=True)
@@ -60,46 +51,17 @@ class Weights:
         return bandwidth * 1e9 / self.token_bytes
 
 
-class Weighing:
-    """Adds the tensors of a checkpoint up by part, shard by shard."""
-
-    def __init__(self, layout: Layout) -> None:
-        config = text_config(layout.config)
-        active = config.get("num_experts_per_tok")
-        self._experts = layout.experts
-        self._active = active if type(active) is int and 0 < active <= layout.experts else 1
-        self._sizes: Counter[str] = Counter()
-
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        """Add the tensors of one file."""
-        for tensor in tensors:
-            self._sizes[_part(tensor.name)] += tensor.size
-
-    def weights(self) -> Weights:
-        """Return what was added."""
-        sizes = self._sizes
-        return Weights(
-            active=self._active,
-            experts=self._experts,
-            expert_bytes=sizes["experts"],
-            attention_bytes=sizes["attention"],
-            head_bytes=sizes["head"],
-            router_bytes=sizes["routers"],
-            other_bytes=sizes["others"],
-            embedding_bytes=sizes["embedding"],
-        )
-
-
-def _part(name: str) -> str:
-    if expert_of(name):
-        return "experts"
-    if name.startswith(f"{HEAD}."):
-        return "head"
-    for pattern, part in (
-        (_ATTENTION, "attention"),
-        (_ROUTER, "routers"),
-        (_EMBEDDING, "embedding"),
-    ):
-        if pattern.fullmatch(name):
-            return part
-    return "others"
+def weights_of(layout: Layout, scales: Scales) -> Weights:
+    """Return the parts of a checkpoint whose tensors are all on the scales."""
+    visited, sizes = experts_per_token(text_config(layout.config)), scales.sizes()
+    named = ("experts", "attention", "head", "routers", "embeddings")
+    return Weights(
+        active=visited if 0 < visited <= layout.experts else 1,
+        experts=layout.experts,
+        expert_bytes=sizes["experts"],
+        attention_bytes=sizes["attention"],
+        head_bytes=sizes["head"],
+        router_bytes=sizes["routers"],
+        other_bytes=sizes.total() - sum(sizes[name] for name in named),
+        embedding_bytes=sizes["embeddings"],
+    )

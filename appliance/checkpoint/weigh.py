@@ -57,6 +57,10 @@ class Scales:
             if name == "embeddings" and tensor.shape:
                 self._vocabulary = max(self._vocabulary, tensor.shape[0])
 
+    def sizes(self) -> Counter[str]:
+        """Return the bytes of each part."""
+        return Counter({name: sizes.total() for name, sizes in self._parts.items()})
+
     def parts(self, architecture: str, experts: int, visited: int) -> tuple[WeightPart, ...]:
         """Return the parts that are there; a token visits ``visited`` of so many experts a layer.
 

@@ -17,7 +17,7 @@ from appliance.checkpoint.plan import Rules, groups
 from appliance.checkpoint.prune import Wanted, make_plan
 from appliance.checkpoint.source import LocalSource
 from appliance.checkpoint.verify import REMOTE_STEP_BYTES
-from tests.checkpointbox import Shape, build, tensors_of, write_mask
+from tests.checkpointbox import Shape, build, contents, tensors_of, write_mask
 from tests.fakes.rangeserver import COMMIT, Fault, Hub, hub
 
 ROOT = Path(__file__).parents[2]
@@ -67,13 +67,7 @@ def pruned(built: Path) -> Path:
 
 
 def publish(there: Hub, folder: Path, repository: str) -> None:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    there.add(repository, {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths})
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+    there.add(repository, contents(folder))
 
 
 def headers_bytes(folder: Path) -> int:
@@ -97,7 +91,7 @@ def test_pruned_from_a_hub_is_pruned_from_a_folder_and_fetches_what_stays(
     there: Hub, source: Path, pruned: Path, mask: Path, tmp_path: Path
 ) -> None:
     assert from_hub(tmp_path / "out", mask) == 0
-    assert content_of(tmp_path / "out") == content_of(pruned)
+    assert contents(tmp_path / "out") == contents(pruned)
     stays = sum(len(data) for _, _, data in tensors_of(pruned).values())
     whole = sum(path.stat().st_size for path in shards(source))
     fetched = sum(there.storage.sent[there.large(REPO, path.name)] for path in shards(source))
@@ -151,7 +145,7 @@ def test_faults_that_pass_leave_no_trace(
         again = [Fault(), FAULTS[name]]
         there.storage.fail(there.large(REPO, shard.name), FAULTS[name], *again)
     assert from_hub(tmp_path / "out", mask, "--verify", "--jobs", "2") == 0
-    assert content_of(tmp_path / "out") == content_of(pruned)
+    assert contents(tmp_path / "out") == contents(pruned)
 
 
 CLEAR: dict[str, tuple[Fault, int, str]] = {
@@ -199,7 +193,7 @@ def test_a_server_that_goes_away_is_gone_on_with_when_it_is_back(
     del there.storage.always[path]
     before = there.storage.sent_bytes
     assert from_hub(tmp_path / "out", mask, "--resume") == 0
-    assert content_of(tmp_path / "out") == content_of(pruned)
+    assert contents(tmp_path / "out") == contents(pruned)
     stays = sum(len(data) for _, _, data in tensors_of(pruned).values())
     assert there.storage.sent_bytes - before < stays, "what was there was not fetched again"
 
@@ -238,5 +232,5 @@ def test_it_runs_without_any_package_installed(
     argv += [str(tmp_path / "out"), "--deleted-experts-file", str(mask), "--jobs", "2"]
     done = subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert content_of(tmp_path / "out") == content_of(pruned)
+    assert contents(tmp_path / "out") == contents(pruned)
     assert "hf_Secret" not in done.stdout + done.stderr

@@ -8,7 +8,7 @@ import pytest
 from appliance.checkpoint.command import main as prune
 from appliance.checkpoint.quantisecommand import main as quantise
 from appliance.cli import main
-from tests.checkpointbox import Shape, build, tensors_of, write_mask
+from tests.checkpointbox import Shape, build, contents, tensors_of, write_mask
 from tests.fakes.rangeserver import Hub, hub
 
 REPO = "owner/Original"
@@ -39,11 +39,6 @@ def there(monkeypatch: pytest.MonkeyPatch, built: Path) -> Iterator[Hub]:
         yield there
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
-
-
 def shrink(source: str, out: Path, built: Path, *flags: str) -> int:
     mask = str(built / "mask.json")
     words = ["model", "shrink", source, str(out), "--deleted-experts-file", mask, "--lm-head"]
@@ -52,14 +47,14 @@ def shrink(source: str, out: Path, built: Path, *flags: str) -> int:
 
 def test_one_pass_makes_what_the_two_commands_make(built: Path, tmp_path: Path) -> None:
     assert shrink(str(built / "source"), tmp_path / "out", built, "--verify") == 0
-    assert content_of(tmp_path / "out") == content_of(built / "both")
+    assert contents(tmp_path / "out") == contents(built / "both")
 
 
 def test_from_a_hub_it_makes_the_same_and_fetches_no_expert_that_goes(
     there: Hub, built: Path, tmp_path: Path
 ) -> None:
     assert shrink(f"hf://{REPO}", tmp_path / "out", built) == 0
-    assert content_of(tmp_path / "out") == content_of(built / "both")
+    assert contents(tmp_path / "out") == contents(built / "both")
     shards = sorted((built / "source").glob("*.safetensors"))
     fetched = sum(there.storage.sent[there.large(REPO, path.name)] for path in shards)
     stays = tensors_of(built / "pruned")

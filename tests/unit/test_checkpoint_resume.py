@@ -15,7 +15,16 @@ from appliance.checkpoint.destination import WORK
 from appliance.checkpoint.journal import marks_of
 from appliance.checkpoint.plan import ShardPlan
 from appliance.checkpoint.write import Writer
-from tests.checkpointbox import SMALL, Shape, build, dice_of, write_json, write_mask
+from tests.checkpointbox import (
+    SMALL,
+    Shape,
+    build,
+    contents,
+    dice_of,
+    write_json,
+    write_mask,
+    written,
+)
 from tests.engines import ROOT
 
 COMMAND = [sys.executable, "-S", str(ROOT / "extras" / "delete_experts.py")]
@@ -36,25 +45,6 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def argv(box: Path, out: Path, *flags: str) -> list[str]:
     mask = str(box / "mask.json")
     return [str(box / "source"), str(out), "--deleted-experts-file", mask, "--jobs", "2", *flags]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def written(out: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(out):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_size
-            except FileNotFoundError:  # renamed since it was listed
-                continue
-    return total
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> bool:

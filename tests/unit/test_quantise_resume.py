@@ -17,7 +17,7 @@ from appliance.checkpoint.plan import Made, Piece, Range, after, groups, merged
 from appliance.checkpoint.quantise.encode import encoded
 from appliance.checkpoint.quantisecommand import main
 from appliance.checkpoint.source import LocalSource
-from tests.checkpointbox import Shape, build, dice_of
+from tests.checkpointbox import Shape, build, contents, dice_of, written
 from tests.engines import ROOT
 
 COMMAND = [sys.executable, str(ROOT / "extras" / "quantize_attention.py")]
@@ -35,25 +35,6 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def argv(box: Path, out: Path, *flags: str) -> list[str]:
     return [str(box / "source"), str(out), "--lm-head", "--jobs", "2", *flags]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def written(out: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(out):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_size
-            except FileNotFoundError:  # renamed since it was listed
-                continue
-    return total
 
 
 def killed_at(box: Path, out: Path, moment: int) -> bool:

@@ -15,7 +15,8 @@ from appliance.checkpoint.quantise.bounds import Norms, input_bounds
 from appliance.checkpoint.quantise.measure import error, largest
 from appliance.checkpoint.source import Source
 from appliance.checkpoint.surveyed import Measured, Survey
-from appliance.checkpoint.tokenbytes import Weighing
+from appliance.checkpoint.tokenbytes import weights_of
+from appliance.checkpoint.weigh import Scales
 
 
 def survey(
@@ -27,13 +28,13 @@ def survey(
     Raises CheckpointError for a matrix that is missing, or cannot be quantised.
     """
     _check_choice(source, layout, choice)
-    norms, weighing = Norms(), Weighing(layout)
+    norms, scales = Norms(), Scales()
 
     def seen() -> Iterator[tuple[str, Header]]:
         headers = read_headers(source, layout.shards, jobs)
         for shard, header in zip(layout.shards, headers, strict=True):
             norms.look(shard, header)
-            weighing.add(header.tensors)
+            scales.add(header.tensors)
             yield shard, header
 
     found, others, head = find_projections(seen(), layout.layers, choice)
@@ -47,7 +48,7 @@ def survey(
             measured |= {one.projection.module: one for one in layer}
             bar.add(sum(one.projection.matrix.size for one in layer))
     ordered = tuple(measured[one.module] for one in found)
-    return Survey(choice, keep_above, ordered, tuple(others), head, weighing.weights())
+    return Survey(choice, keep_above, ordered, tuple(others), head, weights_of(layout, scales))
 
 
 def _check_choice(source: Source, layout: Layout, choice: Choice) -> None:

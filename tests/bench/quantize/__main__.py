@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from appliance.checkpoint.formats import Format
-from tests.bench.checkpoint.__main__ import Figures, forget, run, weight
+from tests.bench.checkpoint.__main__ import Figures, forget, run, summary, weight
 from tests.bench.quantize.giant import build_whole
 from tests.bench.quantize.results import render
 
@@ -73,16 +72,6 @@ def save(asked: argparse.Namespace, taken: list[Figures]) -> None:
         asked.json.write_text(json.dumps({"about": about, "taken": rows}, indent=1))
     if asked.markdown:
         asked.markdown.write_text(render(about, rows))
-
-
-def summary(taken: list[Figures], layers: int) -> str:
-    """Return the middle of each program's seconds."""
-    programs = dict.fromkeys(figures.what for figures in taken)
-    middles = {
-        what: [f.seconds for f in taken if f.what == what and f.layers == layers]
-        for what in programs
-    }
-    return ", ".join(f"{what} {statistics.median(s):.1f} s" for what, s in middles.items() if s)
 
 
 if __name__ == "__main__":
