@@ -157,12 +157,12 @@ class Box:
 
     def start_engine(
         self, name: str, checkpoint: str, extra: Sequence[str] = (), *, alone: bool = True,
-        **chosen: Any,
+        variables: Mapping[str, str] | None = None, **chosen: Any,
     ) -> tuple[Program, LaunchPlan]:  # fmt: skip
         """Start an engine by the appliance's own plan, and return at once.
 
         ``alone`` False: several share this machine, so each takes what it is told, and the plan
-        for a whole machine is not asked. ``extra`` comes last, so it wins.
+        for a whole machine is not asked. ``extra`` and ``variables`` come last, so they win.
         """
         settings = self.settings(checkpoint, **chosen)
         memory = self._memory(settings) if alone else None
@@ -171,7 +171,7 @@ class Box:
             settings, find_extras(), memory, port=free_port(), api_key=key,
             base_env=self.environment(),
         )  # fmt: skip
-        env = dict(plan.env) | {"TMPDIR": os.environ.get("TMPDIR", "/tmp")}
+        env = dict(plan.env) | {"TMPDIR": os.environ.get("TMPDIR", "/tmp")} | dict(variables or {})
         program = self.start(name, [*plan.argv, *extra], env)
         program.base_url, program.key = plan.base_url, key
         return program, plan

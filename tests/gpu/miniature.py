@@ -6,14 +6,26 @@ to make it than to carry it.
 """
 
 import json
+import multiprocessing
+import os
 import random
 import shutil
 import struct
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.checkpointbox import Piece, Shape, config_of, pieces, render, to_bf16, write_json
+from tests.checkpointbox import (
+    Piece,
+    Shape,
+    config_of,
+    dice_of,
+    pieces,
+    render,
+    to_bf16,
+    write_json,
+)
 
 EXPERTS, KEPT, CHOSEN = 256, 192, 8
 # 2.7 % of a layer's true width; 8 KV heads of 128 numbers, as the true one has
@@ -22,6 +34,11 @@ SHAPE = Shape(
     head_dim=128, vocabulary=1024, seed=7,
 )  # fmt: skip
 CPU_SHAPE = replace(SHAPE, form="bf16", layers=2, hidden=64, inner=32, heads=4, head_dim=32)
+# The served model's widths and depth, and its 44.04 M attention weights a layer (as 28 heads of
+# all three kinds); 32 of its experts, for a GPU of 80 GB: a step takes as long as a GPU decides.
+DEEP = replace(
+    SHAPE, layers=62, experts=32, hidden=3072, inner=1536, heads=28, shards=62, seed=9
+)  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 FP8_HALF, FP8_TWO = 0x30, 0x40  # e4m3's 0.5 and 2.0: scales are positive, and no NaN
 SCALES = bytes(random.Random(1).choices(range(FP8_HALF, FP8_TWO), k=65_521))  # noqa: S311
@@ -35,18 +52,15 @@ def build(folder: Path, shape: Shape, tokenizer: Path) -> Path:
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    dice = random.Random(shape.seed)  # noqa: S311  nothing here is a secret
-    shards: list[list[tuple[Piece, bytes]]] = [[] for _ in range(shape.shards)]
+    shards: list[list[Piece]] = [[] for _ in range(shape.shards)]
     for number, piece in pieces(shape):
         # published ones have offsets of the KV cache, which vLLM has no place for
         if not piece.name.endswith(("k_bias", "v_bias")):
-            shards[number].append((piece, content_of(piece, dice)))
+            shards[number].append(piece)
     names = [f"model-{n:05}-of-{shape.shards:05}.safetensors" for n in range(1, shape.shards + 1)]
-    where: dict[str, str] = {}
-    for name, tensors in zip(names, shards, strict=True):
-        (fresh / name).write_bytes(render(tensors))
-        where |= {piece.name: name for piece, _ in tensors}
-    total = sum(piece.size for shard in shards for piece, _ in shard)
+    where = {piece.name: name for name, shard in zip(names, shards, strict=True) for piece in shard}
+    write_shards([fresh / name for name in names], shards, shape.seed)
+    total = sum(piece.size for shard in shards for piece in shard)
     index = {"metadata": {"total_size": total}, "weight_map": where}
     write_json(fresh / "model.safetensors.index.json", index)
     write_json(fresh / "config.json", config(shape, tokenizer))
@@ -55,6 +69,18 @@ def build(folder: Path, shape: Shape, tokenizer: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     return folder
+
+
+def write_shards(paths: list[Path], shards: list[list[Piece]], seed: int) -> None:
+    """Write all shards, several at a time: drawing random numbers is what takes the time."""
+    workers = min(len(paths), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(write_shard, paths, shards, [seed] * len(paths)))
+
+
+def write_shard(path: Path, shard: list[Piece], seed: int) -> None:
+    """Write one shard; a tensor's bytes are decided by its name and the seed alone."""
+    path.write_bytes(render([(p, content_of(p, dice_of(f"{seed} {p.name}"))) for p in shard]))
 
 
 def config(shape: Shape, tokenizer: Path) -> dict[str, Any]:
@@ -82,7 +108,7 @@ def content_of(piece: Piece, dice: random.Random) -> bytes:
     count = piece.size // (4 if piece.dtype == "F32" else 2)
     if "scale" in name:
         # w1 and w3 are one matrix in the engine: one scale for both
-        shared = random.Random(name.replace(".w3.", ".w1."))  # noqa: S311  as above
+        shared = dice_of(name.replace(".w3.", ".w1."))
         low, high = (0.02, 0.04) if name.endswith(("k_scale", "v_scale")) else (0.01, 0.02)
         return struct.pack(f"<{count}f", *(shared.uniform(low, high) for _ in range(count)))
     centre = 8.0 if "correction_bias" in name else 1.0 if "norm" in name else 0.0

@@ -6,7 +6,7 @@ import statistics
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -44,13 +44,26 @@ SPECULATE: Mapping[str, Any] = {
 # ---- several engines on one machine
 
 Wanted = Mapping[str, tuple[str, Sequence[str], Mapping[str, Any]]]
-Thoughts = tuple[list[list[float]], list[list[int]]]
 
 
-def start_each(stage: Stage, wanted: Wanted) -> tuple[dict[str, Program], dict[str, str]]:
+class Thoughts(NamedTuple):
+    """What an engine thinks of some prompts.
+
+    ``places`` are the centred logits at each place of them; ``greedy`` how each goes on, and
+    ``leads`` by how much the best token was before the second each time, in nats.
+    """
+
+    places: list[list[float]]
+    greedy: list[list[int]]
+    leads: list[list[float]]
+
+
+def start_each(
+    stage: Stage, wanted: Wanted, variables: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[dict[str, Program], dict[str, str]]:
     """Start engines at the same time; return those that are ready, and why the others are not.
 
-    ``wanted`` is name -> checkpoint, flags, settings.
+    ``wanted`` is name -> checkpoint, flags, settings; ``variables`` name -> environment.
     """
     stage.clear()
     started: dict[str, Program] = {}
@@ -61,8 +74,9 @@ def start_each(stage: Stage, wanted: Wanted) -> tuple[dict[str, Program], dict[s
         share = () if stage.box.on_cpu else ("--kv-cache-memory-bytes", str(SHARED_BYTES))
         utilization = {} if stage.box.on_cpu else {"gpu_memory_utilization": 0.1}
         started[name], _ = stage.box.start_engine(
-            name, checkpoint, (*share, *extra), alone=False, **utilization, **chosen
-        )
+            name, checkpoint, (*share, *extra), alone=False,
+            variables=(variables or {}).get(name), **utilization, **chosen,
+        )  # fmt: skip
     for name, program in started.items():
         try:
             program.wait_ready(stage.sizes.ready_s)
@@ -90,36 +104,46 @@ def told_all(stage: Stage) -> tuple[list[str], dict[str, Any]]:
 
 
 def thoughts(stage: Stage, program: Program) -> Thoughts:
-    """Return the centred logits at each place of the prompts, and greedy continuations."""
-    places: list[list[float]] = []
-    greedy: list[list[int]] = []
+    """Ask for the logits at each place of some prompts, and for greedy continuations."""
+    told = Thoughts([], [], [])
     for number in range(stage.sizes.prompts):
         dice = dice_of(f"prompt {number}")
         prompt = [dice.randrange(3, 900) for _ in range(48)]
-        told = complete(program, prompt=prompt, max_tokens=1,
+        read = complete(program, prompt=prompt, max_tokens=1,
                         prompt_logprobs=stage.sizes.vocabulary)  # fmt: skip
-        for place in told["prompt_logprobs"]:
+        for place in read["prompt_logprobs"]:
             if place:
                 by_token = sorted((int(token), entry["logprob"]) for token, entry in place.items())
-                places.append(centred([value for _, value in by_token]))
-        more = complete(program, prompt=prompt, max_tokens=GREEDY, return_token_ids=True)
-        greedy.append(more["token_ids"])
-    return places, greedy
+                told.places.append(centred([value for _, value in by_token]))
+        more = complete(program, prompt=prompt, max_tokens=GREEDY, return_token_ids=True,
+                        logprobs=2)  # fmt: skip
+        told.greedy.append(more["token_ids"])
+        told.leads.append([lead(best) for best in more["logprobs"]["top_logprobs"]])
+    return told
+
+
+def lead(best: Mapping[str, float]) -> float:
+    """Return how far the best token is before the second."""
+    first, second = sorted(best.values(), reverse=True)[:2]
+    return first - second
 
 
 def minds(
-    stage: Stage, names: Sequence[str]
-) -> tuple[dict[str, Thoughts], dict[str, str], dict[str, Facts]]:
+    stage: Stage, names: Sequence[str], flags: Sequence[str] = (),
+    variables: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[dict[str, Thoughts], dict[str, str], dict[str, Facts]]:  # fmt: skip
     """Return what engines over these checkpoints think, why others do not, and what they say.
 
-    All at once on a GPU; on a small machine's CPU one after the other.
+    All at once on a GPU; on a small machine's CPU one after the other. ``flags`` are for all of
+    them, ``variables`` for each by its name.
     """
-    flags, chosen = told_all(stage)
+    usual, chosen = told_all(stage)
     told: dict[str, Thoughts] = {}
     failed: dict[str, str] = {}
     says: dict[str, Facts] = {}
     for group in [[name] for name in names] if stage.box.on_cpu else [names]:
-        ready, failures = start_each(stage, {name: (name, flags, chosen) for name in group})
+        wanted: Wanted = {name: (name, [*usual, *flags], chosen) for name in group}
+        ready, failures = start_each(stage, wanted, variables)
         failed |= failures
         for name, program in ready.items():
             try:
@@ -137,15 +161,18 @@ def centred(values: Sequence[float]) -> list[float]:
 
 
 def compare(found: Thoughts, true: Thoughts) -> Facts:
-    """Return how far the first is from the second."""
-    errors = [relative_error(a, b) for a, b in zip(found[0], true[0], strict=True)]
-    farthest = max(
-        abs(a - b) for one, two in zip(found[0], true[0], strict=True)
-        for a, b in zip(one, two, strict=True)
-    )  # fmt: skip
-    same = [_common(a, b) for a, b in zip(found[1], true[1], strict=True)]
-    return {"relative_error": spread(errors), "farthest": farthest, "greedy_same": same,
-            "greedy_of": GREEDY}  # fmt: skip
+    """Return how far the first is from the second.
+
+    ``parted_at`` has, for each continuation that parts, by how much ``true`` held its own token
+    for the better one: less than the logits differ by, and it is a tie.
+    """
+    pairs = list(zip(found.places, true.places, strict=True))
+    farthest = max(abs(a - b) for pair in pairs for a, b in zip(*pair, strict=True))
+    same = [_common(a, b) for a, b in zip(found.greedy, true.greedy, strict=True)]
+    parted = [leads[n] for n, leads in zip(same, true.leads, strict=True) if n < len(leads)]
+    return {"relative_error": spread([relative_error(a, b) for a, b in pairs]),
+            "farthest": farthest, "greedy_same": same, "greedy_of": GREEDY,
+            "parted_at": parted}  # fmt: skip
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
@@ -161,6 +188,7 @@ def words_of(facts: Facts) -> str:
         f"relative error p50 {error['p50']:.1e}, max {error['max']:.1e}; farthest "
         f"{facts['farthest']:.4f}; greedy tokens the same {facts['greedy_same']} "
         f"of {facts['greedy_of']}"
+        + "".join(f", parted by {lead:.4f} nats" for lead in facts["parted_at"])
     )
 
 

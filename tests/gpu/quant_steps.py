@@ -1,5 +1,6 @@
 """Steps over attention in 8 or 4 bits: it thinks as what it stands for, and decodes faster."""
 
+import json
 import shutil
 import statistics
 import time
@@ -8,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import miniature
-from tests.gpu.box import ROOT, Program
+from appliance.demo.conversations import Conversation, conversations
+from tests.checkpointbox import random_mask
+from tests.gpu import miniature, rounding
+from tests.gpu.box import MODEL, ROOT, Program
 from tests.gpu.dequantise import quantise_all, write_reference
-from tests.gpu.model_steps import GREEDY, compare, minds, start_each, words_of
+from tests.gpu.model_steps import compare, forbid, minds, start_each, words_of
 from tests.gpu.record import Outcome, Skip, require
 from tests.gpu.stage import DEMO, Stage, complete, sayings
+from tests.gpu.streams import CHAT
 
 TOOL = ROOT / "extras" / "quantize_attention.py"
 FORMS = ("mxfp8", "fp8", "nvfp4-weight-only")  # those that vLLM 0.26 reads beside NVFP4 experts
@@ -25,12 +29,18 @@ SHORT, LONG = 16, 272  # tokens: their difference is decoding alone
 
 
 def quantised(stage: Stage, outcome: Outcome) -> None:
-    """Checkpoints quant-FORMAT load and think like quant-FORMAT-ref, which is bf16."""
+    """Checkpoints quant-FORMAT load and think like quant-FORMAT-ref, which is bf16.
+
+    Then the demo's trained model in each format: it answers each conversation as it was taught.
+    """
     names = _pairs(stage)
     if not names:
         raise Skip(f"no {TOOL.name} here, and the pack holds no checkpoint named quant-FORMAT")
     pairs = {name: f"{name}-ref" for name in names}
-    told, failed, says = minds(stage, (*pairs, *pairs.values()))
+    # a cache in FP8 would make more of each small difference than the weights do
+    cache = () if stage.box.on_cpu else ("--kv-cache-dtype", "bfloat16")
+    every = (*pairs, *pairs.values())
+    told, failed, says = minds(stage, every, cache, _roundings(stage, pairs))
     outcome.facts.update(failed=failed, says=says)
     for name, why in failed.items():
         outcome.show(f"{name}: {why[:300]}")
@@ -41,20 +51,74 @@ def quantised(stage: Stage, outcome: Outcome) -> None:
             outcome.facts[name] = facts
             outcome.show(f"{name}: {words_of(facts)}")
             is_near = facts["relative_error"]["max"] < NEAR
-            if not is_near or min(facts["greedy_same"]) < GREEDY:
+            if not is_near or any(lead > 2 * facts["farthest"] for lead in facts["parted_at"]):
                 apart.append(name)
+    wrong = _taught(stage, outcome)
     require(not failed, f"did not load: {', '.join(failed)}")
     require(not apart, f"not as the reference: {', '.join(apart)}")
+    require(not wrong, f"not as it was taught: {wrong}")
 
 
 def _pairs(stage: Stage) -> list[str]:
-    """Return the checkpoints to compare; of the original, made here, where none was carried."""
+    """Return the checkpoints to compare; of the original, made here, where none was carried.
+
+    Their routers have one choice: a random one sits between near equals, so that the least
+    difference sends a token to another expert, and attention is what is compared here.
+    """
     folder = stage.box.folder / "checkpoints"
     if TOOL.exists() and not list(folder.glob("quant-*")):
         original = stage.original()
-        for target in quantise_all(TOOL, original, "quant", FORMS):
-            write_reference(original, target, target.with_name(f"{target.name}-ref"))
+        settled = original.with_name("settled")
+        shutil.rmtree(settled, ignore_errors=True)
+        shutil.copytree(original, settled)
+        shape = miniature.CPU_SHAPE if stage.box.on_cpu else miniature.SHAPE
+        forbid(settled, random_mask(shape, miniature.CHOSEN))
+        for target in quantise_all(TOOL, settled, "quant", FORMS):
+            write_reference(settled, target, target.with_name(f"{target.name}-ref"))
     return sorted(path.name for path in folder.glob("quant-*") if not path.name.endswith("-ref"))
+
+
+def _roundings(stage: Stage, pairs: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return what makes each reference round its activations, where its original does."""
+    rounding.install(stage.box.folder / "site")
+    variables = {}
+    for name, reference in pairs.items():
+        scales = rounding.write_scales(stage.box.checkpoint(name),
+                                       stage.box.folder / f"{name}-scales.json")  # fmt: skip
+        variables[reference] = {rounding.VARIABLE: str(scales)}
+    return variables
+
+
+def _taught(stage: Stage, outcome: Outcome) -> str:
+    """Ask the trained model all that it was taught; return which formats answer otherwise."""
+    demo = stage.box.checkpoint(DEMO)
+    trained = [path.name for path in quantise_all(TOOL, demo, "trained", FORMS)]
+    chosen = {"moe_backend": "auto", "kv_cache_dtype": "auto", "max_model_len": 8192}
+    engines, failed = start_each(stage, {name: (name, [], chosen) for name in (DEMO, *trained)})
+    outcome.facts["taught_failed"] = failed
+    exact = {name: [_is_exact(program, known) for known in conversations()]
+             for name, program in engines.items()}  # fmt: skip
+    for name, right in exact.items():
+        outcome.facts[name] = {"exact": sum(right), "asked": len(right),
+                               "says": sayings(engines[name].said())}  # fmt: skip
+        outcome.show(f"{name}: {sum(right)} of {len(right)} conversations exact")
+    wrong = [name for name, right in exact.items() if not all(right)]
+    return ", ".join([*wrong, *(f"{name} ({why[:200]})" for name, why in failed.items())])
+
+
+def _is_exact(program: Program, known: Conversation) -> bool:
+    """Ask greedily; tell whether the reply is the taught one."""
+    with program.client() as client:
+        answer = client.post(CHAT, json=known.request(MODEL) | {"max_tokens": 256}).json()
+    message = answer["choices"][0]["message"]
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    wanted = [(call.name, call.arguments) for call in known.tool_calls]
+    try:
+        made = [(call["name"], json.loads(call["arguments"])) for call in calls]
+    except json.JSONDecodeError:
+        return False
+    told = (message.get("reasoning"), message["content"] or None, made)
+    return told == (known.reasoning, known.content, wanted)
 
 
 def wide(stage: Stage, outcome: Outcome) -> None:

@@ -2,16 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from tests.checkpointbox import dice_of
 from tests.gpu.box import Program, cpu_seconds
-from tests.gpu.record import Facts, Outcome, require, spread
-from tests.gpu.stage import Stage, metric
-from tests.gpu.streams import Stream, Way, ask_at_once, leave_after, question
+from tests.gpu.record import Facts, Outcome, quantile, require, spread
+from tests.gpu.stage import Stage, metric, sayings
+from tests.gpu.streams import Stream, Way, ask_at_once, ask_in_turn, leave_after, question
 
 DIRECT, THROUGH = "direct", "through"
 ADDED_S = 0.001  # of TTFT and of the time between chunks, at p99
 SLOWER = 0.01  # of tokens a second
+RESAMPLES = 100
 FREE_S = 2.0  # after a hang-up, until nothing runs
 
 
@@ -55,14 +57,20 @@ def rate(streams: list[Stream]) -> float:
 
 
 def latency(stage: Stage, outcome: Outcome) -> None:
-    """Direct against through the appliance, in turns, over one and the same engine."""
-    engine = stage.engine()
+    """Direct against through the appliance, in turns, over one and the same engine.
+
+    Clients ask one thing after the other, as agents do, so that requests come when they come: of
+    several sent at the same moment the last ones would miss the engine's next step, and wait for
+    one more, through whatever they come.
+    """
+    engine = stage.deep()
+    outcome.facts.update(ready_s=engine.ready_s, says=sayings(engine.said()))
     sidecar = attach(stage, engine)
     try:
         ways = (Way.to(engine, DIRECT), Way.to(sidecar, THROUGH))
         for way in ways:
             ask_at_once(way, [_timed(stage, 9000 + n, 16) for n in range(4)])  # warm
-        for at_once in (1, 4):
+        for at_once in (4, 1):
             measured = [_round(stage, ways, sidecar, at_once, n) for n in range(stage.sizes.rounds)]
             facts = _summary(measured, at_once)
             outcome.facts[f"c{at_once}"] = facts | {"rounds": measured}
@@ -94,24 +102,21 @@ def _round(
 ) -> Facts:
     """Return one round's samples; every second round begins with the other way."""
     found: Facts = {}
-    turns = ways if number % 2 == 0 else ways[::-1]
-    seed = 1000 * number + 100 * at_once
-    for turn, way in enumerate(turns):
-        before, began = cpu_seconds(sidecar.process.pid), time.monotonic()
+    sizes = stage.sizes
+    for turn, way in enumerate(ways if number % 2 == 0 else ways[::-1]):
         # no prompt twice: the prefix cache would answer the second way
-        bodies = [_timed(stage, 2 * (seed + n) + turn, stage.sizes.chunks) for n in range(at_once)]
-        streams = ask_at_once(way, bodies)
+        first = 10**6 * at_once + 10**4 * number + turn
+        seeds = [[first + 2 * (n * sizes.turns + lot) for lot in range(sizes.turns)]
+                 for n in range(at_once)]  # fmt: skip
+        clients = [[_timed(stage, seed, sizes.reply) for seed in own] for own in seeds]
+        before, began = cpu_seconds(sidecar.process.pid), time.monotonic()
+        streams = ask_in_turn(way, clients)
         took, cpu = time.monotonic() - began, cpu_seconds(sidecar.process.pid) - before
-        firsts = [stream.ttft_s for stream in streams]
-        for lot in range(stage.sizes.short):
-            at = 2 * (10**6 + 100 * seed + at_once * lot) + turn
-            firsts += [s.ttft_s for s in ask_at_once(
-                way, [_timed(stage, at + 2 * n, 2) for n in range(at_once)]
-            )]  # fmt: skip
         found[way.name] = {
-            "ttft_s": firsts,
+            "ttft_s": [stream.ttft_s for stream in streams],
             "gap_s": [gap for stream in streams for gap in stream.gaps_s],
-            "tokens_per_s": rate(streams), "events": sum(s.events for s in streams),
+            "tokens_per_s": sum(stream.tokens for stream in streams) / took,
+            "events": sum(stream.events for stream in streams),
             "seconds": took, "sidecar_cpu_s": cpu if way.name == THROUGH else None,
         }  # fmt: skip
     return found
@@ -128,6 +133,7 @@ def _summary(rounds: list[Facts], at_once: int) -> Facts:
             share: facts[name][THROUGH][share] - facts[name][DIRECT][share]
             for share in ("p50", "p90", "p99", "mean")
         }
+        facts[f"added_{name}"]["p99_95%"] = likely_p99(all_of(DIRECT, name), all_of(THROUGH, name))
     ratios = [one[THROUGH]["tokens_per_s"] / one[DIRECT]["tokens_per_s"] for one in rounds]
     facts["tokens_per_s"] = {
         way: statistics.median(one[way]["tokens_per_s"] for one in rounds)
@@ -144,14 +150,25 @@ def _summary(rounds: list[Facts], at_once: int) -> Facts:
     return facts
 
 
+def likely_p99(direct: Sequence[float], through: Sequence[float]) -> tuple[float, float]:
+    """Return where the difference of the two p99 lies with 95 %, by drawing the samples anew."""
+    dice, found = dice_of("p99"), []
+    for _ in range(RESAMPLES):
+        one, other = dice.choices(direct, k=len(direct)), dice.choices(through, k=len(through))
+        found.append(quantile(other, 0.99) - quantile(one, 0.99))
+    return quantile(found, 0.025), quantile(found, 0.975)
+
+
 def _show(outcome: Outcome, facts: Facts, at_once: int) -> None:
     for name, word in (("ttft_s", "first byte"), ("gap_s", "between chunks")):
         direct, through = facts[name][DIRECT], facts[name][THROUGH]
+        low, high = facts[f"added_{name}"]["p99_95%"]
         outcome.show(
             f"c={at_once} {word}, ms: direct p50 {1e3 * direct['p50']:.2f} "
             f"p99 {1e3 * direct['p99']:.2f}; through {1e3 * through['p50']:.2f} "
             f"{1e3 * through['p99']:.2f}; added {1e3 * facts[f'added_{name}']['p50']:+.3f} "
-            f"{1e3 * facts[f'added_{name}']['p99']:+.3f} (n {direct['n']}, {through['n']})"
+            f"{1e3 * facts[f'added_{name}']['p99']:+.3f} (95 %: {1e3 * low:+.2f} to "
+            f"{1e3 * high:+.2f}; n {direct['n']}, {through['n']})"
         )
     ratio, speed = facts["ratio"], facts["tokens_per_s"]
     outcome.show(

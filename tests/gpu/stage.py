@@ -12,7 +12,7 @@ from tests.gpu import miniature
 from tests.gpu.box import Box, NotReady, Program
 from tests.gpu.record import Facts
 
-ORIGINAL, DEMO = "original", "demo"
+ORIGINAL, DEEP, DEMO = "original", "deep", "demo"
 # What an engine says of itself while it starts: name in the report, and where it stands.
 SAYS = {
     "attention": r"Using (\S+) (?:attention )?backend",
@@ -34,9 +34,10 @@ class Sizes:
     """How much each step does: the true run, or a dry one."""
 
     ready_s: float = 240.0  # of a first start, which compiles
-    rounds: int = 8
-    chunks: int = 300  # tokens of each timed stream
-    short: int = 24  # requests for the first token alone, a round
+    rounds: int = 6
+    chunks: int = 300  # tokens of a timed stream
+    turns: int = 24  # streams of a client, one after the other, a round
+    reply: int = 64  # tokens of each of them
     long_tokens: int = 110_000  # of the prompt that is abandoned
     context: int = 131_072
     vocabulary: int = 1024  # whose log-probabilities are compared
@@ -45,8 +46,8 @@ class Sizes:
 
 
 DRY = Sizes(
-    ready_s=390.0, rounds=5, chunks=24, short=4, long_tokens=6000, context=16_384, prompts=2,
-    copies=2,
+    ready_s=390.0, rounds=5, chunks=24, turns=3, reply=12, long_tokens=6000, context=16_384,
+    prompts=2, copies=2,
 )  # fmt: skip
 
 
@@ -106,6 +107,20 @@ class Stage:
             shape = miniature.CPU_SHAPE if self.box.on_cpu else miniature.SHAPE
             miniature.build(folder, shape, self.box.checkpoint(DEMO))
         return folder
+
+    def deep(self) -> Program:
+        """Return an engine alone on the machine, over the miniature of true widths and depth."""
+        self.clear()
+        folder = self.box.checkpoint(DEEP)
+        if not (folder / "config.json").exists():
+            shape = miniature.CPU_SHAPE if self.box.on_cpu else miniature.DEEP
+            miniature.build(folder, shape, self.box.checkpoint(DEMO))
+        program, _ = self.box.start_engine(DEEP, folder.name, max_model_len=8192)
+        try:
+            program.wait_ready(self.sizes.ready_s)
+        except NotReady as cause:
+            raise NotReady(f"{cause}: {last_error(program.log)}") from None
+        return program
 
     def letters(self) -> list[int]:
         """Return tokens of plain letters: what is generated shall be text, and no tool call."""

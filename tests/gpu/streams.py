@@ -122,9 +122,18 @@ def _finish(stream: Stream, seen: bytes) -> None:
 
 def ask_at_once(way: Way, bodies: Sequence[dict[str, Any]]) -> list[Stream]:
     """Ask all at the same time; return all streams."""
+    return ask_in_turn(way, [[body] for body in bodies])
+
+
+def ask_in_turn(way: Way, clients: Sequence[Sequence[dict[str, Any]]]) -> list[Stream]:
+    """Let clients ask at the same time, each one thing after the other; return all streams."""
+
+    async def client(bodies: Sequence[dict[str, Any]]) -> list[Stream]:
+        return [await read_stream(way, body) for body in bodies]
 
     async def all_of_them() -> list[Stream]:
-        return list(await asyncio.gather(*(read_stream(way, body) for body in bodies)))
+        told = await asyncio.gather(*(client(bodies) for bodies in clients))
+        return [stream for streams in told for stream in streams]
 
     gc.collect()
     gc.disable()  # a collection would be counted as a gap
