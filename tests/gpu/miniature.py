@@ -6,15 +6,16 @@ to make it than to carry it.
 """
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import struct
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tests.checkpointbox import (
     Piece,
@@ -73,14 +74,13 @@ def build(folder: Path, shape: Shape, tokenizer: Path) -> Path:
 
 def write_shards(paths: list[Path], shards: list[list[Piece]], seed: int) -> None:
     """Write all shards, several at a time: drawing random numbers is what takes the time."""
-    workers = min(len(paths), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy draws and writes beside others
         list(pool.map(write_shard, paths, shards, [seed] * len(paths)))
 
 
 def write_shard(path: Path, shard: list[Piece], seed: int) -> None:
     """Write one shard; a tensor's bytes are decided by its name and the seed alone."""
-    path.write_bytes(render([(p, content_of(p, dice_of(f"{seed} {p.name}"))) for p in shard]))
+    path.write_bytes(render([(piece, content_of(piece, seed)) for piece in shard]))
 
 
 def config(shape: Shape, tokenizer: Path) -> dict[str, Any]:
@@ -97,13 +97,14 @@ def config(shape: Shape, tokenizer: Path) -> dict[str, Any]:
     return served | ours | rotary
 
 
-def content_of(piece: Piece, dice: random.Random) -> bytes:
+def content_of(piece: Piece, seed: int) -> bytes:
     """Return bytes whose numbers keep activations and logits near one."""
     name = piece.name
+    dice = np.random.default_rng([seed, *name.encode()])
     if piece.dtype == "U8":
-        return dice.randbytes(piece.size)  # two numbers of E2M1 a byte: any is one
+        return dice.bytes(piece.size)  # two numbers of E2M1 a byte: any is one
     if piece.dtype == "F8_E4M3":
-        at = dice.randrange(len(SCALES))
+        at = int(dice.integers(len(SCALES)))
         return (SCALES[at:] + SCALES * (piece.size // len(SCALES) + 1))[: piece.size]
     count = piece.size // (4 if piece.dtype == "F32" else 2)
     if "scale" in name:
@@ -113,6 +114,6 @@ def content_of(piece: Piece, dice: random.Random) -> bytes:
         return struct.pack(f"<{count}f", *(shared.uniform(low, high) for _ in range(count)))
     centre = 8.0 if "correction_bias" in name else 1.0 if "norm" in name else 0.0
     drawn = min(count, 65_521)  # a large matrix repeats itself: drawing takes the time
-    values = struct.pack(f"<{drawn}f", *(dice.gauss(centre, 0.1) for _ in range(drawn)))
+    values = dice.normal(centre, 0.1, drawn).astype("<f4").tobytes()
     plain = values if piece.dtype == "F32" else to_bf16(values)
     return (plain * (count // drawn + 1))[: piece.size]
