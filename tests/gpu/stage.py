@@ -33,10 +33,10 @@ SAYS = {
 class Sizes:
     """How much each step does: the true run, or a dry one."""
 
-    ready_s: float = 240.0  # of a first start, which compiles
+    ready_s: float = 300.0  # of a first start, which compiles
     rounds: int = 6
     chunks: int = 300  # tokens of a timed stream
-    turns: int = 24  # streams of a client, one after the other, a round
+    turns: int = 20  # streams of a client, one after the other, a round
     reply: int = 64  # tokens of each of them
     long_tokens: int = 110_000  # of the prompt that is abandoned
     context: int = 131_072
