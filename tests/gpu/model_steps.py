@@ -115,8 +115,9 @@ def thoughts(stage: Stage, program: Program) -> Thoughts:
             if place:
                 by_token = sorted((int(token), entry["logprob"]) for token, entry in place.items())
                 told.places.append(centred([value for _, value in by_token]))
+        # by number: several tokens are written alike
         more = complete(program, prompt=prompt, max_tokens=GREEDY, return_token_ids=True,
-                        logprobs=2)  # fmt: skip
+                        logprobs=2, return_tokens_as_token_ids=True)  # fmt: skip
         told.greedy.append(more["token_ids"])
         told.leads.append([lead(best) for best in more["logprobs"]["top_logprobs"]])
     return told

@@ -14,6 +14,7 @@ DIRECT, THROUGH = "direct", "through"
 ADDED_S = 0.001  # of TTFT and of the time between chunks, at p99
 SLOWER = 0.01  # of tokens a second
 RESAMPLES = 100
+PROMPT, SHORT_PROMPT, SHORT_REPLY = 256, 24, 4  # tokens
 FREE_S = 2.0  # after a hang-up, until nothing runs
 
 
@@ -93,27 +94,32 @@ def attach(stage: Stage, engine: Program) -> Program:
     return sidecar
 
 
-def _timed(stage: Stage, seed: int, max_tokens: int) -> Facts:
-    return question(stage.words(256, seed), max_tokens, **sampled(stage, seed))
+def _timed(stage: Stage, seed: int, max_tokens: int, prompt: int = PROMPT) -> Facts:
+    return question(stage.words(prompt, seed), max_tokens, **sampled(stage, seed))
 
 
 def _round(
     stage: Stage, ways: tuple[Way, Way], sidecar: Program, at_once: int, number: int
 ) -> Facts:
-    """Return one round's samples; every second round begins with the other way."""
+    """Return one round's samples; every second round begins with the other way.
+
+    Streams of some length tell the time between chunks and tokens a second; short ones, of which
+    there are many and for which the engine has little to read, the first byte.
+    """
     found: Facts = {}
     sizes = stage.sizes
     for turn, way in enumerate(ways if number % 2 == 0 else ways[::-1]):
         # no prompt twice: the prefix cache would answer the second way
-        first = 10**6 * at_once + 10**4 * number + turn
-        seeds = [[first + 2 * (n * sizes.turns + lot) for lot in range(sizes.turns)]
-                 for n in range(at_once)]  # fmt: skip
-        clients = [[_timed(stage, seed, sizes.reply) for seed in own] for own in seeds]
+        dice = dice_of(f"{at_once} {number} {turn}")
+        clients = [[_timed(stage, dice.randrange(10**9), sizes.reply) for _ in range(sizes.turns)]
+                   for _ in range(at_once)]  # fmt: skip
+        short = [[_timed(stage, dice.randrange(10**9), SHORT_REPLY, SHORT_PROMPT)
+                  for _ in range(sizes.firsts)] for _ in range(at_once)]  # fmt: skip
         before, began = cpu_seconds(sidecar.process.pid), time.monotonic()
         streams = ask_in_turn(way, clients)
         took, cpu = time.monotonic() - began, cpu_seconds(sidecar.process.pid) - before
         found[way.name] = {
-            "ttft_s": [stream.ttft_s for stream in streams],
+            "ttft_s": [stream.ttft_s for stream in ask_in_turn(way, short)],
             "gap_s": [gap for stream in streams for gap in stream.gaps_s],
             "tokens_per_s": sum(stream.tokens for stream in streams) / took,
             "events": sum(stream.events for stream in streams),

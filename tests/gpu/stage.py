@@ -36,8 +36,9 @@ class Sizes:
     ready_s: float = 300.0  # of a first start, which compiles
     rounds: int = 6
     chunks: int = 300  # tokens of a timed stream
-    turns: int = 20  # streams of a client, one after the other, a round
+    turns: int = 12  # streams of a client, one after the other, a round
     reply: int = 64  # tokens of each of them
+    firsts: int = 160  # short ones after them, for the first byte alone
     long_tokens: int = 110_000  # of the prompt that is abandoned
     context: int = 131_072
     vocabulary: int = 1024  # whose log-probabilities are compared
@@ -46,8 +47,8 @@ class Sizes:
 
 
 DRY = Sizes(
-    ready_s=390.0, rounds=5, chunks=24, turns=3, reply=12, long_tokens=6000, context=16_384,
-    prompts=2, copies=2,
+    ready_s=390.0, rounds=5, chunks=24, turns=3, reply=12, firsts=6, long_tokens=6000,
+    context=16_384, prompts=2, copies=2,
 )  # fmt: skip
 
 
