@@ -72,9 +72,11 @@ def latency(stage: Stage, outcome: Outcome) -> None:
         for way in ways:
             ask_at_once(way, [_timed(stage, 9000 + n, 16) for n in range(4)])  # warm
         for at_once, rounds in ((4, stage.sizes.rounds), (1, stage.sizes.rounds // 2)):
-            measured = [_round(stage, ways, sidecar, at_once, n) for n in range(rounds)]
-            facts = _summary(measured, at_once)
-            outcome.facts[f"c{at_once}"] = facts | {"rounds": measured}
+            measured: list[Facts] = []
+            for number in range(rounds):
+                measured.append(_round(stage, ways, sidecar, at_once, number))
+                facts = _summary(measured, at_once)
+                outcome.facts[f"c{at_once}"] = facts | {"rounds": measured}  # kept if time ends
             _show(outcome, facts, at_once)
     finally:
         sidecar.end()
