@@ -14,15 +14,18 @@ from tests.checkpointbox import WIDTH, Piece, Shape, attention_of, config_of, ex
 TRUE = Shape(
     form="nvfp4", hidden=3072, inner=1536, heads=48, head_dim=128, vocabulary=20_000, gate="F32"
 )
+HEAD = Piece("lm_head.weight", "BF16", (200_064, TRUE.hidden))  # 1.2 GB
 SHARD_BYTES = 5 * 10**9
 BLOCK = 64 * 2**20
 
 
-def build_giant(folder: Path, layers: int, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write a checkpoint of so many layers; return the bytes of its shards."""
+def build_giant(
+    folder: Path, layers: int, shard_bytes: int = SHARD_BYTES, *, has_head: bool = False
+) -> int:
+    """Write a checkpoint of so many layers, and the head where wanted; return its shards' bytes."""
     folder.mkdir(parents=True)
     shape = replace(TRUE, layers=layers)
-    shards = list(_shards(shape, shard_bytes))
+    shards = [*_shards(shape, shard_bytes), *([[HEAD]] if has_head else [])]
     names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
     total = 0
     shard_of: dict[str, str] = {}

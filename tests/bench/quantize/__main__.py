@@ -23,13 +23,16 @@ ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, str(ROOT / "extras" / "quantize_attention.py")]
 
 
-def measure(folder: Path, layers: int, repeats: int, formats: list[str]) -> list[Figures]:
+def measure(
+    folder: Path, layers: int, repeats: int, formats: list[str], *, has_head: bool
+) -> list[Figures]:
     """Measure one size; leave nothing behind."""
     source, out = folder / "source", folder / "out"
-    build_whole(source, layers)
+    build_whole(source, layers, has_head=has_head)
+    command = [*COMMAND, "--lm-head"] if has_head else COMMAND
     size, taken = weight(source), []
     for repeat in range(repeats):
-        turns = [(kind, [*COMMAND, str(source), str(out), "--format", kind]) for kind in formats]
+        turns = [(kind, [*command, str(source), str(out), "--format", kind]) for kind in formats]
         turns.append(("cp", ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(source), str(out)]))
         for what, argv in turns if repeat % 2 else reversed(turns):
             forget(source)
@@ -46,6 +49,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 10], help="2 GB each")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--formats", nargs="+", default=[*Format], choices=[*Format])
+    parser.add_argument("--lm-head", action="store_true", help="the head of 1.2 GB, too")
     parser.add_argument("--markdown", type=Path, help="write RESULTS.md there")
     parser.add_argument("--json", type=Path, help="write the figures there")
     asked = parser.parse_args()
@@ -57,7 +61,9 @@ def main() -> int:
     taken: list[Figures] = []
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         for layers in asked.layers:
-            taken += measure(Path(folder), layers, asked.repeats, asked.formats)
+            taken += measure(
+                Path(folder), layers, asked.repeats, asked.formats, has_head=asked.lm_head
+            )
             print(f"{layers} layers: {summary(taken, layers)}", file=sys.stderr)
             save(asked, taken)  # each size takes minutes: none is lost when a later one fails
     return 0

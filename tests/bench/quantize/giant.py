@@ -12,13 +12,13 @@ BLOCK = 2**20  # numbers at a time
 SHARD_BYTES = 5 * 10**8  # several for four jobs, as the whole model has: it has 27, of ten times it
 
 
-def build_whole(folder: Path, layers: int) -> None:
-    """Write a checkpoint of so many layers.
+def build_whole(folder: Path, layers: int, *, has_head: bool = False) -> None:
+    """Write a checkpoint of so many layers, and the head where wanted.
 
     ``build_giant`` fills it with random bits: as BF16 one in 256 of them is no number, or
     infinite, which quantising refuses. Attention and the norms get numbers instead.
     """
-    build_giant(folder, layers, SHARD_BYTES)
+    build_giant(folder, layers, SHARD_BYTES, has_head=has_head)
     dice = np.random.default_rng(1)
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("r+b") as file:
