@@ -1,7 +1,8 @@
 """What moves while one looks: speeds, waits, memory, once a second for all who listen.
 
 A sample is JSON values: ``at`` (ISO 8601), ``prompt_tokens_per_s`` and ``completion_tokens_per_s``
-(the engine's own counters, which move while a stream runs), ``ttft_s`` (``p50``, ``p90`` of the
+(the engine's own counters, which move while a stream runs; of a prompt what was read, without
+what the prefix cache had of it), ``ttft_s`` (``p50``, ``p90`` of the
 last minute), ``running``, ``waiting``, ``places``, ``kv_cache_used`` and ``prefix_cache_hit`` (0
 to 1), ``memory`` (``total``, ``available``, ``free``, ``swap_free``, ``floor``: where the guards
 end the engine; bytes), ``glitches`` (by kind, then by what was done), ``keepalives``, ``spawns``,
@@ -31,11 +32,12 @@ EVERY_S = 1.0
 KEPT = 300
 READ_S = 0.8  # for the engine's answer: the next second has a sample of its own
 _PROMPT = b"vllm:prompt_tokens_total"
+_CACHED = b"vllm:prompt_tokens_cached_total"
 _COMPLETION = b"vllm:generation_tokens_total"
 _QUERIES = b"vllm:prefix_cache_queries_total"
 _HITS = b"vllm:prefix_cache_hits_total"
 _KV = b"vllm:kv_cache_usage_perc"
-_NAMES = frozenset((_PROMPT, _COMPLETION, _QUERIES, _HITS, _KV))
+_NAMES = frozenset((_PROMPT, _CACHED, _COMPLETION, _QUERIES, _HITS, _KV))
 _MEMORY = {
     "total": "MemTotal",
     "available": "MemAvailable",
@@ -71,7 +73,7 @@ class LiveFigures:
             Reading(
                 self._clock(),
                 self._engine.snapshot.spawn,
-                told.get(_PROMPT),
+                told[_PROMPT] - told.get(_CACHED, 0.0) if _PROMPT in told else None,
                 told.get(_COMPLETION),
                 told.get(_QUERIES),
                 told.get(_HITS),

@@ -135,7 +135,6 @@ async def _serve(
     control = Control(engine, gate, settings, metrics, hosts, incidents, build)
     logins = Logins(settings.login_idle_s, settings.login_s)
     app = build_app(Parts(control, relay, metrics, keys, logins))
-    following = asyncio.create_task(_follow_operator_key(keys, logins))
     base_url = _address(settings, listener)
     state.address.write_text(base_url + "\n", encoding="ascii")
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
@@ -143,6 +142,7 @@ async def _serve(
     if settings.engine == "spawn" and settings.memory_guards and (why := pin_memory()):
         log.debug("guard.not_pinned", why=why, next="raise the limit on locked memory")
     running = Running(settings, base_url, keys, engine, gate)
+    following = asyncio.create_task(_follow_operator_key(keys, logins))
     with contextlib.closing(host):
         try:
             return await _Session(running, app, listener, state.socket, hook, control.end).run()
