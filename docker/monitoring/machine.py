@@ -1,6 +1,6 @@
 """The panels of memory, paths, restarts, and of the appliance itself."""
 
-from panel import EACH_S, NO_GPU, RATE, Panel, by, in_the_last_hour
+from panel import EACH_S, NO_GPU, RATE, Panel, by, counted
 
 MEMORY = (
     Panel(
@@ -59,9 +59,10 @@ MEMORY = (
         width=6,
     ),
     Panel(
-        "What the guards did, last hour",
-        "warn, stop_admission, resume, terminate, kill; drop_cache is a part of each load.",
-        in_the_last_hour("action", "appliance_memory_guard_actions_total"),
+        "What the guards did",
+        "Since it began: warn, stop_admission, resume, terminate, kill; drop_cache is a part of "
+        "each load.",
+        counted("action", "appliance_memory_guard_actions_total"),
         width=6,
     ),
     Panel(
@@ -89,14 +90,15 @@ MEMORY = (
 
 PATHS = (
     Panel(
-        "Glitches by kind, last hour",
-        "Paths in tool calls that the model changed, compared with what the conversation showed.",
-        in_the_last_hour("kind", "appliance_path_glitches_total"),
+        "Glitches by kind",
+        "Since it began: paths in tool calls that the model changed, compared with what the "
+        "conversation showed.",
+        counted("kind", "appliance_path_glitches_total"),
     ),
     Panel(
-        "Glitches by what was done, last hour",
-        "observed: only counted. mended. left: to mend it was not safe.",
-        in_the_last_hour("action", "appliance_path_glitches_total"),
+        "Glitches by what was done",
+        "Since it began. observed: only counted. mended. left: to mend it was not safe.",
+        counted("action", "appliance_path_glitches_total"),
     ),
     Panel(
         "Prompt put in",
@@ -105,9 +107,10 @@ PATHS = (
         unit="reqps",
     ),
     Panel(
-        "Constrained requests, last hour",
-        "What became of requests in the mode constrain; 'none' alone: nobody uses it.",
-        in_the_last_hour("outcome", "appliance_path_constraints_total"),
+        "Constrained requests",
+        "Since it began: what became of requests in the mode constrain; 'none' alone: nobody uses "
+        "it.",
+        counted("outcome", "appliance_path_constraints_total"),
         width=12,
     ),
     Panel(
@@ -144,9 +147,9 @@ RESTARTS = (
         steps=((3, "red"),),
     ),
     Panel(
-        "Ends by cause, last 2 h",
-        "requested is an operator's. All others: appliance incidents show.",
-        by("cause", "appliance_engine_exits_total", "increase", "2h"),
+        "Ends by cause",
+        "Since it began; requested is an operator's. All others: appliance incidents show.",
+        counted("cause", "appliance_engine_exits_total"),
         width=6,
     ),
     Panel(
@@ -214,15 +217,15 @@ SIDECAR = (
         unit=EACH_S,
     ),
     Panel(
-        "Changed or refused, last hour",
-        "Output limits lowered, histories repaired, replies ended as runaways, prompts and media "
-        "refused.",
+        "Changed or refused",
+        "Since it began: output limits lowered, histories repaired, replies ended as runaways, "
+        "prompts and media refused.",
         {
-            "limits": "sum(increase(appliance_clamps_total[1h])) or vector(0)",
-            "histories": "sum(increase(appliance_history_repairs_total[1h])) or vector(0)",
-            "runaways": "sum(increase(appliance_runaways_total[1h])) or vector(0)",
-            "too long": "sum(increase(appliance_context_refusals_total[1h])) or vector(0)",
-            "media": "increase(appliance_media_refusals_total[1h])",
+            "limits": "sum(appliance_clamps_total) or vector(0)",
+            "histories": "sum(appliance_history_repairs_total) or vector(0)",
+            "runaways": "sum(appliance_runaways_total) or vector(0)",
+            "too long": "sum(appliance_context_refusals_total) or vector(0)",
+            "media": "appliance_media_refusals_total",
         },
     ),
 )

@@ -41,14 +41,20 @@ def quantiles(family: str, *shares: float, where: str = "") -> dict[str, str]:
     return {f"p{share * 100:g}": f"histogram_quantile({share}, {counted})" for share in shares}
 
 
-def by(label: str, counter: str, over: str = "rate", span: str = RATE) -> dict[str, str]:
-    """Return a counter by label; "none" at 0 stands for what was never counted."""
+def by(label: str, counter: str) -> dict[str, str]:
+    """Return how fast a counter grows, by label."""
+    return _or_none(label, f"sum by ({label}) (rate({counter}[{RATE}]))")
+
+
+def counted(label: str, counter: str) -> dict[str, str]:
+    """Return a counter by label as it stands since the appliance began.
+
+    For what is rare: ``increase`` does not see a series' first count, for before it there is none.
+    """
+    return _or_none(label, f"sum by ({label}) ({counter})")
+
+
+def _or_none(label: str, query: str) -> dict[str, str]:
+    """Show "none" at 0 for what was never counted."""
     none = f'label_replace(vector(0), "{label}", "none", "", "")'
-    return {
-        f"{{{{{label}}}}}": f"sum by ({label}) ({over}({counter}[{span}])) or on() {none}",
-    }
-
-
-def in_the_last_hour(label: str, counter: str) -> dict[str, str]:
-    """Return by how much a counter grew in the last hour, by label."""
-    return by(label, counter, "increase", "1h")
+    return {f"{{{{{label}}}}}": f"{query} or on() {none}"}

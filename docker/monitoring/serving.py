@@ -1,6 +1,6 @@
 """The panels of what is served: at a glance, requests, the engine."""
 
-from panel import MODEL_ROUTES, NOT_READY, RATE, TOKENS, Panel, by, in_the_last_hour, quantiles
+from panel import MODEL_ROUTES, NOT_READY, RATE, TOKENS, Panel, by, counted, quantiles
 
 GLANCE = (
     Panel(
@@ -125,9 +125,10 @@ REQUESTS = (
         unit=TOKENS,
     ),
     Panel(
-        "Clients that left, last hour",
-        "By when: body, queue, head, prefill, stream. Many in 'queue' or 'head' wait too long.",
-        in_the_last_hour("window", "appliance_hang_ups_total"),
+        "Clients that left",
+        "Since it began, by when: body, queue, head, prefill, stream. Many in 'queue' or 'head': "
+        "they wait too long.",
+        counted("window", "appliance_hang_ups_total"),
     ),
 )
 
