@@ -23,7 +23,7 @@ SERVICES = ("prometheus", "grafana")
 def configured(*profiles: str, **env: str) -> dict[str, Any]:
     """Return the whole configuration as Compose understands it."""
     options = [word for profile in profiles for word in ("--profile", profile)]
-    compose = Path(sys.executable).with_name("docker-compose")
+    compose = str(Path(sys.executable).with_name("docker-compose"))
     argv = [compose, "--env-file", NO_SETTINGS, *options, "config", "--format", "json"]
     done = subprocess.run(
         argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False

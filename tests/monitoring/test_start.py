@@ -1,6 +1,7 @@
 """docker/monitoring/up.sh: secrets are made once, kept to their owner, and replaced in place."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from tests.engines import ROOT
 DOCKER = """#!/bin/sh
 echo "$*" >>"$CALLS"
 case "$*" in
+*"imagetools inspect"*) echo "sha256:$(printf '%064d' "$(wc -l <"$CALLS")")" ;;
 *"appliance key new"*) [ -z "$NO_KEY" ] && echo "key-$(wc -l <"$CALLS")" ;;
 esac
 """
@@ -27,8 +29,11 @@ class Clone:
     folder: Path
 
     def run(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.script("docker/monitoring/up.sh", *words, **env)
+
+    def script(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["docker/monitoring/up.sh", *words],
+            words,
             cwd=self.folder,
             env={
                 "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
@@ -143,3 +148,18 @@ def test_what_cannot_be_done_is_refused_with_what_to_type(
     assert done.returncode == code
     assert hint in done.stderr
     assert not clone.kept("").exists()
+
+
+def test_make_pin_pins_both_images_as_compose_names_them(clone: Clone) -> None:
+    for name in ("compose.yaml", "compose.monitoring.yaml", "docker/pin.sh"):
+        shutil.copy(ROOT / name, clone.folder / name)
+    hub = clone.folder / "bin" / "python3"
+    hub.write_text("#!/bin/sh\nprintf '%040d' 7\n")
+    hub.chmod(0o755)
+    done = clone.script("docker/pin.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = " ".join(clone.calls)
+    assert re.search(r"inspect prom/prometheus:v[\d.]+ .*inspect grafana/grafana:[\d.]+ ", asked)
+    kept = (clone.folder / ".env").read_text()
+    for name in ("PROMETHEUS", "GRAFANA"):
+        assert re.search(rf"^{name}_DIGEST=@sha256:\d{{64}}$", kept, re.MULTILINE)

@@ -102,7 +102,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """The demo appliance under a Prometheus that has seen it work."""
     engines.require_real()
     folder = tmp_path_factory.mktemp("watched")
-    settings = {
+    settings: dict[str, Any] = {
         "engine_command": str(ENGINE_PYTHON.parent / "vllm"),
         "engine_extra_args": None,
         "model_dir": CHECKPOINT,
