@@ -104,7 +104,6 @@ CASES = {
     "it is silent": Case(("WedgeSuspected",), degraded("silent")),
     "it was killed for a hang": Case(("WedgeSuspected",), {WEDGES: f"0x{SAMPLES - 5} 1x5"}),
     "its output is wrong": Case(("OutputSuspect",), degraded("output_suspect")),
-    "nobody guards memory": Case(("Degraded",), degraded("memory_unguarded")),
     "its state is not saved": Case(("Degraded",), degraded("state_not_saved")),
     "the tokenizer differs": Case(("TokenizerDrift",), {DRIFT: steady(738)}),
     "paths are changed": Case(("GlitchRate",), {GLITCHES: f"0+0.2x{SAMPLES}"}),
