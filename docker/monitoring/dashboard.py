@@ -98,6 +98,8 @@ def _panel(panel: Panel, number: int, place: Json) -> Json:
         "thresholds": {"mode": "absolute", "steps": _steps(panel)},
         **_LOOKS[panel.kind](panel),
     }
+    # A name that was there an hour ago must not stand beside the one that is there now.
+    is_now = panel.shows_names or panel.kind == "bargauge"
     if panel.most is not None:
         defaults |= {"min": 0, "max": panel.most}
     return {
@@ -115,8 +117,8 @@ def _panel(panel: Panel, number: int, place: Json) -> Json:
                 "datasource": SOURCE,
                 "expr": expression,
                 "legendFormat": legend,
-                "instant": panel.kind in _INSTANT,
-                "range": panel.kind not in _INSTANT,
+                "instant": is_now,
+                "range": not is_now,
             }
             for letter, (legend, expression) in zip(
                 ascii_uppercase, panel.queries.items(), strict=False
@@ -185,7 +187,6 @@ _LOOKS = {
     "bargauge": _number,
     "state-timeline": _lights,
 }
-_INSTANT = ("bargauge",)  # what counts is now
 _LAST = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 _LEGEND = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
 _OPTIONS: dict[str, Json] = {

@@ -11,7 +11,11 @@ GLANCE = (
         width=3,
         height=4,
         shows_names=True,
-        colours={"ready": "green", "failed": "red", "stopped": "text"},
+        colours={
+            "ready": "green",
+            "stopped": "text",
+            **dict.fromkeys(("preparing", "starting", "draining", "stopping", "backoff"), "orange"),
+        },
     ),
     Panel(
         "Alerts",

@@ -12,6 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from appliance import hostmetrics
+from appliance.lifecycle import EngineState
 from appliance.metrics import Metrics
 from tests.engines import ROOT
 from tests.monitoring.watching import DASHBOARD, MONITORING, RULES, promtool
@@ -70,6 +71,20 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> 
     steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
     assert steps[0] is None
     assert steps[1:] == sorted(steps[1:])
+
+
+def test_a_name_on_a_panel_is_that_of_now_and_not_of_an_hour_ago() -> None:
+    names = [panel for panel in PANELS if panel["options"].get("textMode") == "name"]
+    assert [panel["title"] for panel in names] == ["State", "Alerts"]
+    asked = [target for panel in names for target in panel["targets"]]
+    assert all(target["instant"] and not target["range"] for target in asked)
+
+
+def test_every_state_has_a_colour_and_red_is_for_what_is_wrong() -> None:
+    (panel,) = (one for one in PANELS if one["title"] == "State")
+    coloured = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
+    assert set(EngineState) - coloured == {"failed"}
+    assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["color"] == "red"
 
 
 def test_no_two_panels_lie_upon_each_other_and_none_sticks_out() -> None:
