@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -110,17 +111,25 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         "stop_timeout_s": 20,
     }
     with running_process(folder / "box", **settings) as appliance:
-        appliance.until("ready", within_s=LOAD_S)
-        key_file = folder / "prometheus.key"
-        address = appliance.base_url.removeprefix("http://")
-        with running_prometheus(folder, configuration(key_file, address)) as prometheus:
-            watched = Watched(appliance, prometheus, key_file, time.time())
-            key_file.write_text(watched.key("new", "prometheus", "--max-running", "1"))
-            watched.until_health("up")
-            converse(appliance)
-            ended = "sum(appliance_requests_total)"
-            wait_until(lambda: prometheus.values(ended) >= [CHATS], SEEN_S, "all to be counted")
-            yield watched
+        try:
+            appliance.until("ready", within_s=LOAD_S)
+            yield from _watched_by_prometheus(appliance, folder)
+        finally:  # in order, also after a failure: only the appliance itself ends its engine
+            appliance.signal(signal.SIGTERM)
+            assert appliance.code(within_s=60) == 0, appliance.err
+
+
+def _watched_by_prometheus(appliance: ApplianceProcess, folder: Path) -> Iterator[Watched]:
+    key_file = folder / "prometheus.key"
+    address = appliance.base_url.removeprefix("http://")
+    with running_prometheus(folder, configuration(key_file, address)) as prometheus:
+        watched = Watched(appliance, prometheus, key_file, time.time())
+        key_file.write_text(watched.key("new", "prometheus", "--max-running", "1"))
+        watched.until_health("up")
+        converse(appliance)
+        ended = "sum(appliance_requests_total)"
+        wait_until(lambda: prometheus.values(ended) >= [CHATS], SEEN_S, "all to be counted")
+        yield watched
 
 
 def test_the_appliance_is_read_with_a_key_of_its_own(watched: Watched) -> None:
