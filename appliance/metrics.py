@@ -2,7 +2,7 @@
 
 import math
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from appliance.hostmetrics import HostMetrics
 from appliance.relaymetrics import RelayMetrics
@@ -12,7 +12,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 class Metrics(RelayMetrics):
     """Every ``appliance_*`` family. A registry of its own: no ``process_*`` or ``python_*``,
-    which the engine's text already holds.
+    which the engine's text already holds; our own process is ``appliance_process_*``.
     """
 
     def __init__(self, host: HostMetrics | None = None) -> None:
@@ -21,6 +21,7 @@ class Metrics(RelayMetrics):
         self._host = host
         if host is not None:
             registry.register(host)
+        ProcessCollector(namespace="appliance", registry=registry)
         self.state = Gauge(
             "appliance_engine_state",
             "1 for the state the engine is in",
@@ -65,6 +66,12 @@ class Metrics(RelayMetrics):
             "appliance_memory_plan_bytes",
             "The memory plan of the current engine, by part",
             ("part",),
+            registry=registry,
+        )
+        self.floor_bytes = Gauge(
+            "appliance_memory_floor_bytes",
+            "MemAvailable below which the guards act: warn, stop (admission), kill, emergency",
+            ("floor",),
             registry=registry,
         )
         self.actual_bytes = Gauge(

@@ -6,7 +6,7 @@ aborts when more is free later on.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -57,6 +57,8 @@ class Preparation:
         for row in memory.rows:
             self.metrics.plan_bytes.labels(row.name).set(row.bytes)
         self.metrics.plan_bytes.labels(AVAILABLE).set(memory.steady_available_bytes)
+        for name, size in asdict(memory.floors).items():
+            self.metrics.floor_bytes.labels(name.removesuffix("_bytes")).set(size)
         return plan_launch(
             self.settings,
             self.extras,

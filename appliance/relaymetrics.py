@@ -68,6 +68,12 @@ class RelayMetrics:
         self.waiting = Gauge(
             "appliance_requests_waiting", "Requests in the queue", registry=registry
         )
+        self.limit = Gauge(
+            "appliance_requests_limit",
+            "The most that may be: running (sequences, one a request, or its n), waiting",
+            ("what",),
+            registry=registry,
+        )
         self.request_s = Histogram(
             "appliance_request_seconds",
             "From a request's arrival to its last byte",

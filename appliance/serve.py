@@ -122,6 +122,8 @@ async def _serve(
     host = HostMetrics()
     metrics = Metrics(host)
     gate = Gate(settings.max_num_seqs, settings.max_waiting)
+    metrics.limit.labels("running").set(settings.max_num_seqs)
+    metrics.limit.labels("waiting").set(settings.max_waiting)
     engine, incidents = await build_engine(settings, extras, policy, metrics, state)
     relay = build_relay(settings, engine, gate, policy, metrics)
     become_subreaper()

@@ -2,7 +2,8 @@
 # Asks the registries, once, what the bases' tags and the model's branch are now, and writes the
 # answers into .env. What cannot be asked stays as it was, and is said.
 #
-#   docker/pin.sh            the lines BUILD_DIGEST, RUNTIME_DIGEST, DEMO_DIGEST, MODEL_REVISION
+#   docker/pin.sh            the lines BUILD_DIGEST, RUNTIME_DIGEST, DEMO_DIGEST, PROMETHEUS_DIGEST,
+#                            GRAFANA_DIGEST, MODEL_REVISION
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,10 +12,10 @@ failed=0
 
 say() { echo "pin: $1"; }
 
-image() { # NAME of the variable: its value in .env, or compose.yaml's default
+image() { # NAME of the variable: its value in .env, or the default of the compose files
     local found=
     [ ! -f .env ] || found=$(sed -n "s/^$1=//p" .env | tail -n 1)
-    echo "${found:-$(sed -n "s/.*\${$1:-\([^}]*\)}.*/\1/p" compose.yaml | head -n 1)}"
+    echo "${found:-$(sed -n "s/.*\${$1:-\([^}]*\)}.*/\1/p" compose.yaml compose.monitoring.yaml | head -n 1)}"
 }
 
 write() { # NAME VALUE
@@ -27,7 +28,7 @@ write() { # NAME VALUE
     say "$1=$2"
 }
 
-for kind in BUILD RUNTIME DEMO; do
+for kind in BUILD RUNTIME DEMO PROMETHEUS GRAFANA; do
     name=$(image "${kind}_IMAGE")
     if digest=$(docker buildx imagetools inspect "$name" --format '{{.Manifest.Digest}}' 2>&1) &&
         [[ $digest =~ ^sha256:[0-9a-f]{64}$ ]]; then
