@@ -29,7 +29,7 @@ from appliance.operator import Operator, change, show_incidents, show_status
 from appliance.planview import print_plan, print_settings
 from appliance.report import print_smoke
 from appliance.trust import trust
-from appliance.watchcommands import add_logs_command
+from appliance.watchcommands import add_logs_command, add_top_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_change(commands, "reset", "forget the failures and start", "after it gave up")
     _add_incidents(commands)
     add_logs_command(commands)
+    add_top_command(commands)
     add_key_command(commands)
     add_kilo_command(commands)
     add_bench_command(commands)

@@ -19,6 +19,7 @@ from appliance.errors import HostError
 from appliance.host import control_socket
 from appliance.incidentview import print_incident, print_incidents
 from appliance.openai import CONTROL_PREFIX
+from appliance.plaintext import duration
 from appliance.settings import Settings
 from appliance.trust import trust
 
@@ -101,14 +102,14 @@ class Operator:
         return self._read(method, path, response)
 
     @contextmanager
-    def events(self) -> Iterator[Iterator[tuple[str, Any]]]:
+    def events(self, silence_s: float = SILENCE_S) -> Iterator[Iterator[tuple[str, Any]]]:
         """Open the event stream; yield its events, each a name and what it tells.
 
         They end with the appliance. Raises HostError when nobody answers, or the stream breaks.
         """
         if self.socket and not self.socket.exists():
             raise self._nobody(None)
-        path, timeout = "/events", httpx.Timeout(CONNECT_S, read=SILENCE_S)
+        path, timeout = "/events", httpx.Timeout(CONNECT_S, read=silence_s)
         try:
             with self.http.stream("GET", CONTROL_PREFIX + path, timeout=timeout) as response:
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -227,18 +228,11 @@ def _then(what: str | None, moment: str | None) -> str:
     if not what or not moment:
         return what or ""
     left = datetime.fromisoformat(moment).timestamp() - time.time()
-    return f"{what} in {_length(max(left, 0))}"
+    return f"{what} in {duration(max(left, 0))}"
 
 
 def _ago(moment: str) -> str:
-    return f"{_length(time.time() - datetime.fromisoformat(moment).timestamp())} ({moment})"
-
-
-def _length(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    if whole < 90:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
+    return f"{duration(time.time() - datetime.fromisoformat(moment).timestamp())} ({moment})"
 
 
 def _spawn(status: dict[str, Any]) -> str:

@@ -3,9 +3,12 @@
 import argparse
 from typing import Any
 
+from rich.console import Console
+
 from appliance.commandline import add_command, add_operator_flags, settings_of
 from appliance.logsview import ALL, follow, show_tail
 from appliance.operator import Operator
+from appliance.top import print_frame, watch
 
 
 def add_logs_command(commands: Any) -> None:
@@ -43,3 +46,27 @@ def _logs(options: argparse.Namespace) -> int:
 
 def _operator(options: argparse.Namespace) -> Operator:
     return Operator.of(settings_of(options), options.url, options.key)
+
+
+def add_top_command(commands: Any) -> None:
+    """Add ``appliance top``."""
+    examples = (
+        "  appliance top                          until q or Ctrl-C\n"
+        "  appliance top --once                   one look, as in a pipe or on a dumb terminal\n"
+        "  appliance top --url http://spark.local:9000 --key OPERATOR_KEY\n"
+        "  appliance top --json                   one look, for programs\n"
+        "exit codes: 0 left with q, or one look and ready; 1 not ready or not running"
+    )
+    about = "show state, memory, speed, requests and the engine's log, as they change"
+    parser = add_command(commands, "top", about, examples, _top)
+    add_operator_flags(parser)
+    parser.add_argument("--once", action="store_true", help="print one look, then exit")
+
+
+def _top(options: argparse.Namespace) -> int:
+    console = Console(highlight=False, markup=False)
+    is_live = console.is_terminal and not console.is_dumb_terminal
+    if options.json or options.once or not is_live:
+        with _operator(options) as operator:
+            return print_frame(operator, console, as_json=options.json)
+    return watch(lambda: _operator(options), console)
