@@ -36,7 +36,7 @@ _LEAVE = ("q", "Q")
 def print_frame(operator: Operator, console: Console, *, as_json: bool) -> int:
     """Print one look; 0 when the engine is ready, 1 when not. Raises HostError."""
     frame = Frame()
-    for name, value in _seldom(operator, with_log=True):
+    for name, value in _seldom(operator, with_past=True):
         frame = told(frame, name, value)
     with suppress(HostError), operator.events(FIGURES_WITHIN_S) as events:
         for name, value in events:
@@ -55,7 +55,7 @@ def watch(connect: Callable[[], Operator], console: Console) -> int:
     """Draw until a key says q; return 0. Raises HostError when nobody answers at first."""
     frame = Frame()
     with connect() as operator:
-        for name, value in _seldom(operator, with_log=True):
+        for name, value in _seldom(operator, with_past=True):
             frame = told(frame, name, value)
     events: SimpleQueue[Event] = SimpleQueue()
     # A thread with a client of its own: it hangs in a read when we leave, and ends with us.
@@ -81,7 +81,7 @@ def _read(operator: Operator, tell: Callable[[Event], None]) -> None:
                     tell(event)
                     if event[0] == "status" or time.monotonic() - looked_at > SELDOM_S:
                         looked_at = time.monotonic()
-                        for asked in _seldom(operator, with_log=False):
+                        for asked in _seldom(operator, with_past=False):
                             tell(asked)
             tell(("lost", "it has ended"))
         except HostError as error:
@@ -89,13 +89,14 @@ def _read(operator: Operator, tell: Callable[[Event], None]) -> None:
         time.sleep(AGAIN_S)
 
 
-def _seldom(operator: Operator, *, with_log: bool) -> Iterator[Event]:
+def _seldom(operator: Operator, *, with_past: bool) -> Iterator[Event]:
     """Yield what no event tells. Raises HostError when nobody answers."""
     yield "status", operator.call("GET", "/status")
     yield "incidents", operator.call("GET", "/incidents")["incidents"]
-    with suppress(HostError):  # an engine that somebody else runs has no budget
-        yield "budget", operator.call("GET", "/budget")
-    if with_log:
+    yield "budget", operator.call("GET", "/budget")
+    if with_past:
+        for figures in operator.call("GET", "/figures")["figures"]:
+            yield "figures", figures
         for line in operator.call("GET", f"/logs?lines={LINES}")["lines"]:
             yield "log", line
 

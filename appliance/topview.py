@@ -188,7 +188,7 @@ def _counts(frame: Frame) -> Iterator[Text]:
         )
     if last is not None:
         yield _row("glitches", Text(_kinds(last.get("glitches"))))
-        ends = _total(last.get("exits")) or 0
+        ends = _total(last.get("exits"))
         told = f"{number(last.get('spawns')) or 0:,.0f} starts, {ends:,.0f} unasked ends"
         told += f", {frame.incidents} incidents; "
         told += f"{number(last.get('keepalives')) or 0:,.0f} keep-alives"
@@ -201,17 +201,16 @@ def _counts(frame: Frame) -> Iterator[Text]:
 
 
 def _kinds(glitches: object) -> str:
-    if isinstance(glitches, Mapping):
-        counts = {str(kind): number(count) or 0 for kind, count in glitches.items()}
-        some = ", ".join(f"{count:,.0f} {plain(kind)}" for kind, count in counts.items() if count)
-        return some or "none"
-    return f"{number(glitches) or 0:,.0f}" if number(glitches) else "none"
+    """Return how many there were of each kind, whatever was done about them."""
+    told = glitches if isinstance(glitches, Mapping) else {}
+    counts = {str(kind): _total(actions) for kind, actions in told.items()}
+    some = [f"{count:,.0f} {plain(kind)}" for kind, count in counts.items() if count]
+    return ", ".join(some) or "none"
 
 
-def _total(counts: object) -> float | None:
-    if isinstance(counts, Mapping):
-        return sum(number(count) or 0 for count in counts.values())
-    return number(counts)
+def _total(counts: object) -> float:
+    told = counts if isinstance(counts, Mapping) else {}
+    return sum(number(count) or 0 for count in told.values())
 
 
 def _log(frame: Frame, width: int, rows: int, keys: str) -> list[Text]:

@@ -55,6 +55,17 @@ def panel(axes: Any, report: dict[str, Any], figure: str, title: str, unit: str)
     axes.grid(alpha=0.3)
 
 
+def points_of_others(axes: Any, report: dict[str, Any]) -> None:
+    """Draw what others publish of prefill, where they say for which size."""
+    for row in report["published"]["rows"]:
+        known = [one for one in row["prefill_tps"] if one["prompt_tokens"]]
+        if known:
+            sizes = [one["prompt_tokens"] for one in known]
+            speeds = [one["tps"] for one in known]
+            name = row["what"].split(",")[0]
+            axes.plot(sizes, speeds, "D", color=OTHERS, markersize=5, label=f"{name} (published)")
+
+
 def beside(axes: Any, report: dict[str, Any]) -> None:
     """Draw what others publish of decoding, and yours, one request at a time."""
     rows: list[tuple[str, float, float, str]] = []
@@ -90,14 +101,16 @@ def wrapped(name: str) -> str:
 
 
 def main(source: Path, target: Path) -> None:
-    """Draw four panels."""
+    """Draw three panels of yours, and below them yours beside those of others."""
     report = json.loads(source.read_text(encoding="utf-8"))
-    figure, grid = pyplot.subplots(2, 2, figsize=(13, 8.6), dpi=110)
-    panel(grid[0][0], report, "prefill_tps", "Prefill", "tokens a second, all together")
-    panel(grid[0][1], report, "decode_tps", "Decode", "tokens a second, all together")
-    panel(grid[1][0], report, "ttft_ms", "Time to the first token", "milliseconds")
-    beside(grid[1][1], report)
-    grid[0][0].legend(frameon=False, fontsize=8)
+    rows = [["prefill", "decode", "ttft"], ["beside", "beside", "beside"]]
+    figure, grid = pyplot.subplot_mosaic(rows, figsize=(13.5, 8.6), dpi=100)
+    panel(grid["prefill"], report, "prefill_tps", "Prefill", "tokens a second, all together")
+    points_of_others(grid["prefill"], report)
+    panel(grid["decode"], report, "decode_tps", "Decode", "tokens a second, all together")
+    panel(grid["ttft"], report, "ttft_ms", "Time to the first token", "milliseconds")
+    beside(grid["beside"], report)
+    grid["prefill"].legend(frameon=False, fontsize=8)
     about = report["about"]
     models = ", ".join(sorted({told["model"] for told in about["endpoints"].values()}))
     title = f"{models}, {about['begun']}: medians of {about['rounds']} rounds, lowest to highest"

@@ -29,6 +29,7 @@ PURE = (
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
     *("plaintext", "topframe", "topview"),
+    *("weblogin", "hostcheck", "figures", "budgetjson"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.

@@ -78,7 +78,11 @@ def figures(second: int) -> dict[str, object]:
             "swap_free": 0,
             "floor": 2 * GIB,
         },
-        "glitches": {"case": 3, "inserted_space": 1, "other": 0},
+        "glitches": {
+            "case": {"repaired": 2, "seen": 1},
+            "inserted_space": {"seen": 1},
+            "other": {},
+        },
         "keepalives": 12,
         "spawns": 3,
         "exits": {"out_of_memory": 2},
