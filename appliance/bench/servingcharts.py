@@ -104,20 +104,20 @@ def main(source: Path, target: Path) -> None:
     """Draw three panels of yours, and below them yours beside those of others."""
     report = json.loads(source.read_text(encoding="utf-8"))
     rows = [["prefill", "decode", "ttft"], ["beside", "beside", "beside"]]
-    figure, grid = pyplot.subplot_mosaic(rows, figsize=(13.5, 8.6), dpi=100)
+    figure, grid = pyplot.subplot_mosaic(rows, figsize=(13.5, 9), dpi=100, layout="constrained")
     panel(grid["prefill"], report, "prefill_tps", "Prefill", "tokens a second, all together")
     points_of_others(grid["prefill"], report)
     panel(grid["decode"], report, "decode_tps", "Decode", "tokens a second, all together")
     panel(grid["ttft"], report, "ttft_ms", "Time to the first token", "milliseconds")
     beside(grid["beside"], report)
-    grid["prefill"].legend(frameon=False, fontsize=8)
+    figure.legend(*grid["prefill"].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=4, frameon=False, fontsize=9)  # fmt: skip
     about = report["about"]
     models = ", ".join(sorted({told["model"] for told in about["endpoints"].values()}))
     title = f"{models}, {about['begun']}: medians of {about['rounds']} rounds, lowest to highest"
     if about["demo"]:
         title += "\nthe demo: a tiny model on a CPU; its figures say nothing about a Spark"
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
     figure.savefig(target)
 
 

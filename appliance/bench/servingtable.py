@@ -87,8 +87,8 @@ def _published_rows(report: SpeedReport) -> Iterator[Sequence[str]]:
             yield (
                 f"**yours: {arm}**",
                 _range([one.decode_tps.median for one in mine if one.decode_tps]),
-                ", ".join(_at(one.prompt_tokens, one.prefill_tps) for one in mine),
-                ", ".join(_at(one.prompt_tokens, one.ttft_ms) for one in mine),
+                "; ".join(_at(one.prompt_tokens, one.prefill_tps) for one in mine),
+                "; ".join(_at(one.prompt_tokens, one.ttft_ms) for one in mine),
                 "this run",
             )
     for row in report.published["rows"]:
@@ -96,8 +96,8 @@ def _published_rows(report: SpeedReport) -> Iterator[Sequence[str]]:
         yield (
             row["what"],
             _range(row["decode_tps"]) + note,
-            ", ".join(_published_at(one, "tps") for one in row["prefill_tps"]),
-            ", ".join(_published_at(one, "ms") for one in row["ttft_ms"]),
+            "; ".join(_published_at(one, "tps") for one in row["prefill_tps"]),
+            "; ".join(_published_at(one, "ms") for one in row["ttft_ms"]),
             row["source"],
         )
 
