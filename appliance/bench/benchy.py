@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -115,8 +116,9 @@ class Benchy:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            pipe.close()
+        with suppress(BrokenPipeError):  # what it did not read any more
+            self._process.stdin.close()
+        self._process.stdout.close()
 
 
 def draw(report: Path, chart: Path) -> None:
