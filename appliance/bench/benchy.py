@@ -1,9 +1,10 @@
 """llama-benchy in an environment of its own: uv makes it, a driver there does as it is told.
 
 It brings transformers and matplotlib, 300 MB that the appliance must not carry. The lock file
-beside this one holds every version and its hash.
+beside this one holds every version and its hash; another lock file gets another environment.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,8 +27,39 @@ VERSION = "0.4.0"  # of llama-benchy, as the lock file has it
 END_S = 10.0
 
 
-def environment_command(script: Path, *arguments: str) -> list[str]:
-    """Return the command that runs ``script`` where llama-benchy is. Raises HostError for no uv."""
+def environment(folder: Path | None = None) -> Path:
+    """Return the Python where llama-benchy is; make its environment where there is none yet.
+
+    ``folder`` is where environments are kept; by default the user's cache. uv shows on stderr how
+    far it is. Raises HostError when it cannot be made.
+    """
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    kept = (folder or Path.home() / ".cache" / "unglitched") / f"bench-{digest}"
+    python = Path("bin") / "python"
+    if (kept / python).exists():
+        return kept / python
+    uv = _uv()
+    draft = kept.with_name(f"{kept.name}.{os.getpid()}")
+    made = [uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(draft)]
+    # not uv run --with-requirements: it looks at no hash
+    filled = [uv, "pip", "sync", "--require-hashes", "--python", str(draft / python), str(LOCK)]
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for command in (made, filled):
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        if not kept.exists():  # another run may have been faster
+            draft.rename(kept)
+    except (OSError, subprocess.CalledProcessError) as cause:
+        raise HostError(
+            f"llama-benchy's environment {kept} could not be made: {cause}",
+            "the first run needs a Python package index, and 300 MB of disk",
+        ) from cause
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return kept / python
+
+
+def _uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if not uv:
@@ -35,9 +67,12 @@ def environment_command(script: Path, *arguments: str) -> list[str]:
             "uv is not here: it makes llama-benchy's environment, apart from the appliance's",
             "pip install uv",
         )
-    made = ["run", "--quiet", "--no-project", "--no-config", "--python", sys.executable]
+    return uv
+
+
+def _command(script: Path, *arguments: str) -> list[str]:
     # -I: neither our folder nor PYTHONPATH may stand before what is installed there
-    return [uv, *made, "--with-requirements", str(LOCK), "python", "-I", str(script), *arguments]
+    return [str(environment()), "-I", str(script), *arguments]
 
 
 class Benchy:
@@ -48,7 +83,7 @@ class Benchy:
         command: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._log = log
-        argv = [*command] or environment_command(DRIVER)
+        argv = [*command] or _command(DRIVER)
         argv = ["env", *(f"{name}={value}" for name, value in variables.items()), *argv]
         with log.open("ab") as file:
             self._process = subprocess.Popen(
@@ -105,7 +140,7 @@ class Benchy:
         return " / ".join(line.strip() for line in lines[-3:]) or "(nothing)"
 
     def _end(self) -> None:
-        """End the driver, and uv above it."""
+        """End the driver, and whatever it started."""
         assert self._process.stdin is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         try:
@@ -124,7 +159,7 @@ class Benchy:
 def draw(report: Path, chart: Path) -> None:
     """Draw the report as a PNG. Raises HostError when that fails."""
     drawn = subprocess.run(
-        environment_command(CHARTS, str(report), str(chart)), capture_output=True, text=True
+        _command(CHARTS, str(report), str(chart)), capture_output=True, text=True
     )
     if drawn.returncode:
         raise HostError(

@@ -19,7 +19,8 @@ what is written, in --out:
   samples.jsonl  each batch as it comes      report.json  every figure, for programs
   report.md      the tables                  chart.png    beside what others publish
   benchy.log     what llama-benchy said
-llama-benchy runs in an environment of its own, which uv makes on the first run (300 MB).
+llama-benchy runs in an environment of its own, which uv makes on the first run: 300 MB in
+~/.cache/unglitched.
 exit codes: 0 all measured, 1 an endpoint failed (what was measured is kept), 2 a wrong flag"""
 
 

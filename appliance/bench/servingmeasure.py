@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from appliance.bench.benchy import environment
 from appliance.bench.endpoint import Endpoint
 from appliance.bench.measure import chosen_model, read_key
 from appliance.bench.servingreport import Point, Spread
@@ -38,6 +39,7 @@ def measure(options: argparse.Namespace, settings: Settings) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = asked_of(options, settings)
     earlier = read_points(options.compare) if options.compare else ()
+    environment()  # before the progress: uv shows its own
     try:
         with _progress(console, len(asked.jobs())) as tell:
             report = measure_speed(

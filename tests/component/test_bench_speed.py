@@ -1,7 +1,6 @@
 """``appliance bench speed`` without llama-benchy: its driver's place is taken by one of ours."""
 
 import json
-import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from appliance.bench.benchy import LOG, Benchy, environment_command
+from appliance.bench.benchy import LOG, Benchy, environment
 from appliance.bench.servingmeasure import asked_of, read_points
 from appliance.bench.servingreport import SpeedReport
 from appliance.bench.servingrun import Asked, Target, low_water, measure_speed
@@ -211,11 +210,11 @@ def test_a_driver_that_ends_is_said_with_its_last_words(tmp_path: Path) -> None:
             benchy.ask({"prompt_tokens": 5})
 
 
-def test_no_key_is_on_a_command_line_and_the_environment_is_pinned() -> None:
-    command = environment_command(Path("driver.py"), "report.json")
-    assert command[-3:] == ["-I", "driver.py", "report.json"]
-    assert "serving.lock" in command[command.index("--with-requirements") + 1]
-    assert os.access(command[0], os.X_OK)
+def test_an_environment_that_cannot_be_made_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="could not be made"):
+        environment(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 # ---- the command line
