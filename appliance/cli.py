@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from appliance.bench.command import add_bench_command
 from appliance.commandline import (
     add_command,
     add_force,
+    add_operator_flags,
     add_settings_flags,
     flags_of,
     settings_of,
@@ -21,11 +23,13 @@ from appliance.hostlend import Host
 from appliance.hostunit import UID
 from appliance.keycommands import add_key_command, add_kilo_command
 from appliance.logs import configure
+from appliance.logsview import show_tail
 from appliance.modelcommands import add_model_command
-from appliance.operator import Operator, change, show_incidents, show_logs, show_status
+from appliance.operator import Operator, change, show_incidents, show_status
 from appliance.planview import print_plan, print_settings
 from appliance.report import print_smoke
 from appliance.trust import trust
+from appliance.watchcommands import add_logs_command, add_top_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 0  # the reader, head or less, has seen enough
+        # The reader, head or less, has seen enough. What is still to be written would fail again
+        # at the very end, where nobody can catch it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,6 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_change(commands, "restart", "drain and start the engine", "who waits goes on waiting")
     _add_change(commands, "reset", "forget the failures and start", "after it gave up")
     _add_incidents(commands)
+    add_logs_command(commands)
+    add_top_command(commands)
     add_key_command(commands)
     add_kilo_command(commands)
     add_bench_command(commands)
@@ -198,13 +207,6 @@ def _smoke(options: argparse.Namespace) -> int:
 # ---- status and changes
 
 
-def _add_operator_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="of a remote appliance; default: the control socket")
-    parser.add_argument("--key", help="operator key for --url")
-    parser.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
-    parser.add_argument("--json", action="store_true", help="for programs")
-
-
 def _add_status(commands: Any) -> None:
     examples = (
         "  appliance status\n"
@@ -214,7 +216,7 @@ def _add_status(commands: Any) -> None:
     )
     about = "say what the engine is doing, and why"
     parser = add_command(commands, "status", about, examples, _status)
-    _add_operator_flags(parser)
+    add_operator_flags(parser)
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="engine lines to show")
 
 
@@ -226,7 +228,7 @@ def _status(options: argparse.Namespace) -> int:
     with _operator(options) as operator:
         code = show_status(operator, as_json=options.json)
         if options.lines:
-            show_logs(operator, options.lines)
+            show_tail(operator, options.lines)
         return code
 
 
@@ -236,7 +238,7 @@ def _add_change(commands: Any, name: str, about: str, when: str) -> None:
         f"  appliance {name} --no-wait               ask, and return at once"
     )
     parser = add_command(commands, name, about, examples, lambda options: _change(options, name))
-    _add_operator_flags(parser)
+    add_operator_flags(parser)
     parser.add_argument("--no-wait", action="store_true", help="do not wait for the outcome")
 
 
@@ -259,7 +261,7 @@ def _add_incidents(commands: Any) -> None:
     parser = add_command(commands, "incidents", about, examples, _incidents)
     parser.add_argument("what", nargs="?", choices=("list", "show"), default="list")
     parser.add_argument("incident", nargs="?", metavar="ID", help="default: the newest")
-    _add_operator_flags(parser)
+    add_operator_flags(parser)
 
 
 def _incidents(options: argparse.Namespace) -> int:

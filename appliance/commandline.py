@@ -32,6 +32,14 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--state-dir", metavar="DIR", help="folder for keys, socket and lock")
 
 
+def add_operator_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name an appliance to an operator's command."""
+    parser.add_argument("--url", help="of a remote appliance; default: the control socket")
+    parser.add_argument("--key", help="operator key for --url")
+    parser.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Add the flag that overrides the memory plan."""
     parser.add_argument(

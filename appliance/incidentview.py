@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from appliance.plaintext import plain
 from appliance.sizes import format_size
 
 Fields = Mapping[str, Any]
@@ -25,11 +26,11 @@ def print_incidents(incidents: Sequence[Fields]) -> None:
         return
     rows = [("id", "when", "code", "next")]
     for one in incidents:
-        shown = (_shown(one.get(name)) for name in ("id", "code", "next"))
+        shown = (plain(one.get(name)) for name in ("id", "code", "next"))
         incident_id, code, following = shown
         rows.append((incident_id, _when(one), code, following))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    below = ["", *(_shown(one.get("what")) for one in incidents)]
+    below = ["", *(plain(one.get("what")) for one in incidents)]
     for row, what in zip(rows, below, strict=True):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         console.print("  ".join(cells).rstrip())
@@ -58,8 +59,8 @@ def print_incident(incident: Fields) -> None:
     if plan.get("argv"):
         _heading(console, "plan")
         for name, value in sorted((plan.get("env") or {}).items()):
-            console.print(_shown(f"{name}={shlex.quote(str(value))} \\"))
-        console.print(_shown(shlex.join(map(str, plan["argv"]))))
+            console.print(plain(f"{name}={shlex.quote(str(value))} \\"))
+        console.print(plain(shlex.join(map(str, plan["argv"]))))
     for process, text in (incident.get("stacks") or {}).items():
         _heading(console, f"stacks of {process}")
         _excerpt(console, str(text).splitlines())
@@ -71,19 +72,19 @@ def print_incident(incident: Fields) -> None:
 
 
 def _summary(incident: Fields) -> dict[str, str]:
-    code, grade = _shown(incident.get("code")), _shown(incident.get("grade"))
-    state, phase = _shown(incident.get("state")), _shown(incident.get("phase"))
+    code, grade = plain(incident.get("code")), plain(incident.get("grade"))
+    state, phase = plain(incident.get("state")), plain(incident.get("phase"))
     running, waiting = incident.get("requests_running", 0), incident.get("requests_waiting", 0)
     return {
-        "incident": _shown(incident.get("id")),
+        "incident": plain(incident.get("id")),
         "when": _when(incident),
-        "what": _shown(incident.get("what")),
-        "type next": _shown(incident.get("hint")),
-        "then": _shown(incident.get("next")),
+        "what": plain(incident.get("what")),
+        "type next": plain(incident.get("hint")),
+        "then": plain(incident.get("next")),
         "code": f"{code} ({grade})" if grade else code,
         "state": f"{state}, {phase}" if phase else state,
         "engine": f"spawn {incident.get('spawn', '?')}, up {_length(incident.get('uptime_s'))}",
-        "exit": _shown(incident.get("exit")),
+        "exit": plain(incident.get("exit")),
         "requests": f"{running} running, {waiting} waiting",
     }
 
@@ -94,7 +95,7 @@ def _memory(memory: Mapping[str, Mapping[str, int]]) -> Table:
     table = Table("", *(Column(m, justify="right") for m in moments), box=None, pad_edge=False)
     for name in names:
         sizes = (memory[moment].get(name) for moment in moments)
-        table.add_row(_shown(name), *("-" if s is None else format_size(s) for s in sizes))
+        table.add_row(plain(name), *("-" if s is None else format_size(s) for s in sizes))
     return table
 
 
@@ -103,21 +104,21 @@ def _pairs(console: Console, rows: Mapping[str, str]) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
         if value:
-            console.print(f"{_shown(name).ljust(width)}  {value}")
+            console.print(f"{plain(name).ljust(width)}  {value}")
 
 
 def _heading(console: Console, text: str) -> None:
-    console.print(f"\n{_shown(text)}", style="bold")
+    console.print(f"\n{plain(text)}", style="bold")
 
 
 def _excerpt(console: Console, lines: Sequence[Any]) -> None:
     for line in lines:
-        console.print(f"  | {_shown(line)}")
+        console.print(f"  | {plain(line)}")
 
 
 def _when(incident: Fields) -> str:
     # "2026-11-23T04:15:00.123456+00:00" and "…Z" are both ISO 8601
-    day, _, moment = _shown(incident.get("at")).partition("T")
+    day, _, moment = plain(incident.get("at")).partition("T")
     return f"{day} {moment[:8]} UTC" if moment else day
 
 
@@ -133,12 +134,6 @@ def _length(seconds: Any) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, int | float) else "-"
-
-
-def _shown(value: Any) -> str:
-    """Return text that does nothing to a terminal: an engine's line may hold any byte."""
-    text = "" if value is None else str(value).expandtabs()
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _console() -> Console:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +19,13 @@ from appliance.errors import HostError
 from appliance.host import control_socket
 from appliance.incidentview import print_incident, print_incidents
 from appliance.openai import CONTROL_PREFIX
+from appliance.plaintext import duration
 from appliance.settings import Settings
 from appliance.trust import trust
 
 POLL_S = 0.5
+CONNECT_S = 10.0
+SILENCE_S = 45.0  # three of the stream's heartbeats
 _KEY_FILES = {"client": "api_key", "operator": "operator_key"}
 
 
@@ -96,21 +99,47 @@ class Operator:
             response = self.http.request(method, CONTROL_PREFIX + path)
         except httpx.HTTPError as cause:
             raise self._nobody(cause) from cause
+        return self._read(method, path, response)
+
+    @contextmanager
+    def events(self, silence_s: float = SILENCE_S) -> Iterator[Iterator[tuple[str, Any]]]:
+        """Open the event stream; yield its events, each a name and what it tells.
+
+        They end with the appliance. Raises HostError when nobody answers, or the stream breaks.
+        """
+        if self.socket and not self.socket.exists():
+            raise self._nobody(None)
+        path, timeout = "/events", httpx.Timeout(CONNECT_S, read=silence_s)
+        try:
+            with self.http.stream("GET", CONTROL_PREFIX + path, timeout=timeout) as response:
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    yield read_events(response.iter_lines())
+                else:
+                    response.read()
+                    self._read("GET", path, response)
+                    raise self._no_appliance("GET", path, response)
+        except httpx.HTTPError as cause:
+            raise self._nobody(cause) from cause
+
+    def _read(self, method: str, path: str, response: httpx.Response) -> dict[str, Any]:
         try:
             reply = response.json()
         except ValueError:
             reply = None
         if not isinstance(reply, dict) or not (response.is_success or "error" in reply):
-            raise HostError(
-                f"{self.http.base_url} is no appliance: {method} {CONTROL_PREFIX + path} got "
-                f"{response.status_code} {response.text[:100]!r}",
-                "name its own address: --url http://HOST:9000",
-            )
+            raise self._no_appliance(method, path, response)
         if not response.is_success:
             error = reply["error"]
             message = error.get("message") if isinstance(error, dict) else error
             raise HostError(f"{method} {CONTROL_PREFIX + path}: {response.status_code}: {message}")
         return reply
+
+    def _no_appliance(self, method: str, path: str, response: httpx.Response) -> HostError:
+        return HostError(
+            f"{self.http.base_url} is no appliance: {method} {CONTROL_PREFIX + path} got "
+            f"{response.status_code} {response.text[:100]!r}",
+            "name its own address: --url http://HOST:9000",
+        )
 
     def _nobody(self, cause: httpx.HTTPError | None) -> HostError:
         where = f"with the state folder {self.state_dir}" if self.socket else self.http.base_url
@@ -131,6 +160,16 @@ def _kept_key(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def read_events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the events of the control API's stream: it writes each as two lines."""
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
 
 
 def show_status(operator: Operator, *, as_json: bool) -> int:
@@ -189,29 +228,16 @@ def _then(what: str | None, moment: str | None) -> str:
     if not what or not moment:
         return what or ""
     left = datetime.fromisoformat(moment).timestamp() - time.time()
-    return f"{what} in {_length(max(left, 0))}"
+    return f"{what} in {duration(max(left, 0))}"
 
 
 def _ago(moment: str) -> str:
-    return f"{_length(time.time() - datetime.fromisoformat(moment).timestamp())} ({moment})"
-
-
-def _length(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    if whole < 90:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
+    return f"{duration(time.time() - datetime.fromisoformat(moment).timestamp())} ({moment})"
 
 
 def _spawn(status: dict[str, Any]) -> str:
     safer = status["safer_plans"]
     return f"{status['spawn']}, on a safer plan (step {safer})" if safer else str(status["spawn"])
-
-
-def show_logs(operator: Operator, lines: int) -> None:
-    """Print the engine's last lines."""
-    for line in operator.call("GET", f"/logs?lines={lines}")["lines"]:
-        print(line["text"])
 
 
 def show_incidents(operator: Operator, wanted: str | None, *, as_json: bool) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from appliance.bench.arms import GUARDS, PROMPTS
 from appliance.bench.cases import TASKS
+from appliance.bench.servingcommand import add_speed_command, count
 from appliance.commandline import add_command, settings_of
 from appliance.samplepaths import STRATA
 
@@ -25,9 +26,16 @@ exit codes: 0 all asked and answered, 1 the endpoint or the folder refused, 2 a 
 
 def add_bench_command(commands: Any) -> None:
     """Add ``appliance bench``."""
+    about = "measure a model's paths, or how fast it is served"
+    bench = commands.add_parser("bench", help=about, description=about[0].upper() + about[1:] + ".")
+    kinds = bench.add_subparsers(metavar="WHAT", required=True)
+    _add_paths(kinds)
+    add_speed_command(kinds)
+
+
+def _add_paths(kinds: Any) -> None:
     about = "measure how often a model writes a path other than the one that it was shown"
-    parser = add_command(commands, "bench", about, EXAMPLES, _bench)
-    parser.add_argument("what", choices=("paths",))
+    parser = add_command(kinds, "paths", about, EXAMPLES, _bench)
     where = parser.add_argument_group("where")
     where.add_argument("--base-url", metavar="URL", help="any OpenAI endpoint; default: ours")
     where.add_argument("--model", metavar="NAME", help="default: the only one that is served")
@@ -35,7 +43,7 @@ def add_bench_command(commands: Any) -> None:
     where.add_argument("--key-file", type=Path, metavar="FILE", help="the key, in a file")
     where.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
     suite = parser.add_argument_group("what is asked")
-    suite.add_argument("--cases", type=_count, metavar="N", help="default: 5 a cell, 315 in all")
+    suite.add_argument("--cases", type=count, metavar="N", help="default: 5 a cell, 315 in all")
     suite.add_argument("--strata", type=_some(STRATA), default=(), metavar="A,B",
                        help=", ".join(STRATA))  # fmt: skip
     suite.add_argument("--tasks", type=_some(TASKS), default=(), metavar="A,B",
@@ -47,18 +55,12 @@ def add_bench_command(commands: Any) -> None:
     suite.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     how = parser.add_argument_group("how")
     how.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0")
-    how.add_argument("--max-tokens", type=_count, default=4096, metavar="N",
+    how.add_argument("--max-tokens", type=count, default=4096, metavar="N",
                      help="for reasoning and answer; default: 4096")  # fmt: skip
-    how.add_argument("--concurrency", type=_count, default=4, metavar="N", help="default: 4")
+    how.add_argument("--concurrency", type=count, default=4, metavar="N", help="default: 4")
     how.add_argument("--out", type=Path, default=Path("bench-paths"), metavar="DIR",
                      help="default: bench-paths")  # fmt: skip
     how.add_argument("--resume", action="store_true", help="ask only what has no answer in --out")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 10**7:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count")
-    return int(text)
 
 
 def _some(known: Sequence[str] | Any) -> Callable[[str], tuple[str, ...]]:

@@ -72,13 +72,17 @@ class Endpoint:
         Raises HostError for an address where nobody answers, or not as OpenAI does, and for a
         key that is refused.
         """
+        return list(await self.contexts())
+
+    async def contexts(self) -> dict[str, int | None]:
+        """Return the context of each model in tokens, where it is told. Raises as ``models``."""
         try:
             response = await self._http.get(f"{self.base_url}/models", timeout=CONNECT_S * 3)
         except (httpx.HTTPError, httpx.InvalidURL) as cause:
             raise self._nobody(cause) from cause
         self._check_key(response)
         if response.status_code in (404, 405, 501):
-            return []
+            return {}
         if response.status_code in _LATER:
             raise HostError(
                 f"{self.base_url} is not ready ({response.status_code}): {message_of(response)}",
@@ -86,8 +90,8 @@ class Endpoint:
             )
         try:
             rows = response.json()["data"]
-            return [str(row["id"]) for row in rows]
-        except (ValueError, KeyError, TypeError) as cause:
+            return {str(row["id"]): _context(row.get("max_model_len")) for row in rows}
+        except (ValueError, KeyError, TypeError, AttributeError) as cause:
             raise HostError(
                 f"{self.base_url}/models answers {response.status_code}, and not as OpenAI's API "
                 f"does: {response.text[:100]!r}",
@@ -164,6 +168,10 @@ class Endpoint:
             f"nobody answers at {self.base_url}: {type(cause).__name__}: {cause}",
             "--base-url http://HOST:9000, with the port that appliance status names",
         )
+
+
+def _context(told: object) -> int | None:
+    return told if isinstance(told, int) and told > 0 else None
 
 
 def api_url(text: str) -> str:

@@ -1,15 +1,15 @@
-"""What has been answered, on disk line by line: a run that is cut goes on where it was.
+"""What has been measured, on disk line by line: a run that is cut goes on where it was.
 
-The first line says what is measured, each further one holds an answer. A line that was cut in
-half is dropped; its question is asked again.
+The first line says what is measured, each further one holds an entry. A line that was cut in
+half is dropped; it is measured again.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from appliance.bench.answers import Answer, read_answer
 from appliance.errors import HostError
@@ -18,13 +18,30 @@ NAME = "answers.jsonl"
 _FREE = ("begun", "version")  # of the header: what may differ between a run and its resumption
 
 
-class Journal:
-    """An open journal. ``answers`` are those of an earlier run; ``about`` is its header."""
+class Line(Protocol):
+    """An entry of a journal."""
 
-    def __init__(self, file: IO[str], about: Mapping[str, Any], answers: list[Answer]) -> None:
+    def line(self) -> str:
+        """Return it as a line, with its end."""
+
+
+Entry = TypeVar("Entry", bound=Line)
+
+
+class Lines(Generic[Entry]):
+    """An open journal. ``entries`` begin with those of an earlier run; ``about`` is its header."""
+
+    name: ClassVar[str]
+
+    def __init__(self, file: IO[str], about: Mapping[str, Any], entries: list[Entry]) -> None:
         self.about = about
-        self.answers = answers
+        self.entries = entries
         self._file = file
+
+    @staticmethod
+    def entry(line: str) -> Entry:
+        """Return the entry of a line. Raises ValueError, KeyError or TypeError for no such."""
+        raise ValueError(line)
 
     @classmethod
     def open(cls, folder: Path, about: Mapping[str, Any], *, resume: bool) -> Self:
@@ -33,19 +50,19 @@ class Journal:
         Raises HostError when there is one and ``resume`` is not wanted, when it is of another
         measurement, or when the folder cannot be written.
         """
-        path = folder / NAME
+        path = folder / cls.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
             if data and not resume:
                 raise HostError(
-                    f"{path} holds the answers of an earlier run",
+                    f"{path} holds an earlier run",
                     "go on with it: --resume; or write elsewhere: --out DIR",
                 )
             whole, _, _half = data.rpartition(b"\n")
             lines = whole.decode("utf-8").split("\n") if whole else []
             kept = _checked(path, lines[0], about) if lines else about
-            answers = [_read(path, line) for line in lines[1:]]
+            entries = [_read(path, line, cls.entry) for line in lines[1:]]
             file = path.open("r+" if lines else "w", encoding="utf-8", newline="\n")
         except (OSError, UnicodeDecodeError) as cause:
             raise HostError(f"{path} cannot be used: {cause}", "write elsewhere: --out DIR") from (
@@ -57,7 +74,7 @@ class Journal:
         else:
             file.write(json.dumps(dict(about), ensure_ascii=False) + "\n")
         file.flush()
-        return cls(file, kept, answers)
+        return cls(file, kept, entries)
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +87,23 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def add(self, answer: Answer) -> None:
-        """Keep an answer, for good: a crash of the machine costs the last second at most."""
-        self._file.write(answer.line())
+    def add(self, entry: Entry) -> None:
+        """Keep an entry, for good: a crash of the machine costs the last second at most."""
+        self._file.write(entry.line())
         self._file.flush()
-        self.answers.append(answer)
+        self.entries.append(entry)
+
+
+class Journal(Lines[Answer]):
+    """The journal of a measurement of paths."""
+
+    name = NAME
+    entry = staticmethod(read_answer)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Its entries."""
+        return self.entries
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -105,10 +134,10 @@ def _checked(path: Path, line: str, about: Mapping[str, Any]) -> Mapping[str, An
     return kept
 
 
-def _read(path: Path, line: str) -> Answer:
+def _read(path: Path, line: str, entry: Callable[[str], Entry]) -> Entry:
     try:
-        return read_answer(line)
+        return entry(line)
     except (ValueError, KeyError, TypeError) as cause:
         raise HostError(
-            f"{path} holds a line that is no answer: {line[:80]!r}", "write elsewhere: --out DIR"
+            f"{path} holds a line that is no entry: {line[:80]!r}", "write elsewhere: --out DIR"
         ) from cause

@@ -59,7 +59,7 @@ async def _ask(
     console: Console,
 ) -> Report:
     async with _endpoint(options, settings) as endpoint:
-        model = await _model(endpoint, options.model)
+        model = await chosen_model(endpoint, options.model)
         about = _about(options, endpoint.base_url, model, cases)
         sampling = Sampling(model, options.temperature, options.max_tokens)
         with (
@@ -82,7 +82,7 @@ def _endpoint(options: argparse.Namespace, settings: Settings) -> Endpoint:
     The key that our state folder keeps goes to our own appliance, and to nobody else.
     """
     operator = Operator.of(settings, None, None)
-    key = options.key or (_read_key(options.key_file) if options.key_file else "")
+    key = options.key or (read_key(options.key_file) if options.key_file else "")
     if not key and settings.api_key:
         key = settings.api_key.get_secret_value()
     url = options.base_url or operator.running_url()
@@ -92,7 +92,8 @@ def _endpoint(options: argparse.Namespace, settings: Settings) -> Endpoint:
     return Endpoint(url, key, trust(url, settings.tls_cert, is_own=is_own))
 
 
-def _read_key(path: Path) -> str:
+def read_key(path: Path) -> str:
+    """Return the key that a file holds. Raises SettingsError, and never with the key in it."""
     try:
         key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as cause:
@@ -104,7 +105,7 @@ def _read_key(path: Path) -> str:
     return key
 
 
-async def _model(endpoint: Endpoint, wanted: str | None) -> str:
+async def chosen_model(endpoint: Endpoint, wanted: str | None) -> str:
     """Return the model to ask. Raises HostError for one that is not served, or no choice."""
     served = await endpoint.models()
     if wanted and (wanted in served or not served):

@@ -213,7 +213,7 @@ def test_a_line_that_is_no_answer_is_shown(tmp_path: Path) -> None:
     Journal.open(tmp_path, ABOUT, resume=False).__exit__(None, None, None)
     with (tmp_path / NAME).open("a") as file:
         file.write('{"case": 3}\n')
-    with pytest.raises(HostError, match="no answer"):
+    with pytest.raises(HostError, match="no entry"):
         Journal.open(tmp_path, ABOUT, resume=True)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.incidents import Incident, IncidentPlan
-from appliance.incidentview import NO_INCIDENT, Fields, _shown, print_incident, print_incidents
+from appliance.incidentview import NO_INCIDENT, Fields, print_incident, print_incidents
+from appliance.plaintext import plain
 
 INCIDENT = Incident(
     id="20261123T041500-3",
@@ -141,4 +142,4 @@ def test_an_engines_line_commands_no_terminal_and_is_no_markup(
 
 @given(text=st.text())
 def test_whatever_is_shown_is_printable(text: str) -> None:
-    assert all(char.isprintable() for char in _shown(text))
+    assert all(char.isprintable() for char in plain(text))

@@ -28,6 +28,7 @@ PURE = (
     *("checkpoint/surveytext", "checkpoint/layerchart", "checkpoint/flags"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
+    *("plaintext", "topframe", "topview"),
     *("weblogin", "hostcheck", "figures", "budgetjson"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
