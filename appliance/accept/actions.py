@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance import __version__
 from appliance.accept import judge
-from appliance.accept.box import Box, Tell, start_s
+from appliance.accept.box import Box, Tell
 from appliance.accept.changes import drain_and_start, kill_and_recover
 from appliance.accept.figures import alone, together
 from appliance.accept.load import Asker, at_once, long_prompt
@@ -173,8 +173,7 @@ def kill(act: Act) -> Finding:
 def drain(act: Act) -> Finding:
     """Drain with an answer in flight; start again where it was running before."""
     status = act.box.ready(act.tell)
-    within_s = start_s(status)
-    figures = drain_and_start(act.box, status, within_s, act.tell, again=act.was_running)
+    figures = drain_and_start(act.box, status, act.tell, again=act.was_running)
     return judge.judge_drain(figures)
 
 

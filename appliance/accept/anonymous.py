@@ -34,7 +34,7 @@ _SERIAL = re.compile(
 )
 _V4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
 # A folder's name may be a customer's. Shown is a file's own name, and where it lies in a package.
-_PATH = re.compile(r"(?<![\w:/.~)>@-])/(?:[\w.+@%~()=-]+/)+[\w.+@%()=-]*")
+_PATH = re.compile(r"(?<![\w:/.~)>@-])//?(?:[\w.+@%~()=-]+/)+[\w.+@%()=-]*")
 _KNOWN_ROOTS = frozenset(
     (*("usr", "lib", "lib64", "bin", "sbin", "proc", "sys", "dev", "etc", "run", "opt", "models"),
      *("v1", "health", "appliance", "state"))

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from appliance.accept.box import POLL_S, Box, Tell, start_s
+from appliance.accept.box import POLL_S, Box, Tell
 from appliance.accept.keptstate import read_kept
 from appliance.accept.load import Asker
 from appliance.errors import HostError
@@ -18,9 +18,7 @@ NOTICED_S = 60.0
 DOWN_S = 300.0  # a drain and a stop, at the longest that settings make sense with
 
 
-def drain_and_start(
-    box: Box, status: dict[str, Any], within_s: float, tell: Tell, *, again: bool
-) -> dict[str, Any]:
+def drain_and_start(box: Box, status: dict[str, Any], tell: Tell, *, again: bool) -> dict[str, Any]:
     """Drain while an answer is written; then start again, or leave it stopped as it was.
 
     However this ends, an engine that was running is told to start again.
@@ -37,7 +35,7 @@ def drain_and_start(
                 box.change("start")
     if again:
         began = time.monotonic()
-        box.settle(("ready",), within_s, tell)
+        box.settle(("ready",), box.start_s(), tell)
         figures["ready_s"] = round(_since(began), 1)
     return figures
 
@@ -81,7 +79,7 @@ def kill_and_recover(box: Box, status: dict[str, Any], tell: Tell) -> dict[str, 
             )
         else:
             time.sleep(POLL_S / 10)
-    box.settle(("ready",), start_s(status), tell)
+    box.settle(("ready",), box.start_s(), tell)
     fresh = [incident for incident in box.incidents() if incident["id"] not in known]
     return {
         "killed": name,

@@ -6,9 +6,9 @@ texts are escaped.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from appliance.accept.markup import e
 from appliance.overheads import GIB
 
 WIDTH = 720
@@ -86,7 +86,7 @@ def _stack(
         if wide < 0.5:
             continue
         number = (colour - 1) % SERIES + 1 if isinstance(colour, int) else colour
-        title = f"<title>{escape(part)}: {gib(size)} GiB</title>"
+        title = f"<title>{e(part)}: {gib(size)} GiB</title>"
         yield _rect(left, y, max(0.5, wide - 1), 38, f"s{number}", title)
         if wide > 62:
             yield _text(left + wide / 2, y + 17, part.replace("_", " "), "inside", "middle")
@@ -116,7 +116,7 @@ def timeline(steps: Sequence[Mapping[str, Any]], floors: Mapping[str, int]) -> s
         left, right = x(step["from_s"]), x(step["to_s"])
         kind = "band" if number % 2 else "band odd"
         body.append(_rect(left, _TOP, max(0.5, right - left), _PLOT, kind,
-                          f"<title>{escape(str(step['title']))}</title>"))  # fmt: skip
+                          f"<title>{e(step['title'])}</title>"))  # fmt: skip
         if right - left > 6.2 * len(str(step["title"])) + 4:
             body.append(_text((left + right) / 2, _TOP - 8, str(step["title"]), "note", "middle"))
     for tick in _ticks(highest / GIB):
@@ -161,7 +161,7 @@ def gib(size_bytes: float) -> str:
 def _svg(title: str, height: float, body: Sequence[str]) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img">'
-        f"<title>{escape(title)}</title>{''.join(body)}</svg>"
+        f"<title>{e(title)}</title>{''.join(body)}</svg>"
     )
 
 
@@ -177,4 +177,4 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
     where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="{kind}" {where}>{escape(text)}</text>'
+    return f'<text class="{kind}" {where}>{e(text)}</text>'
