@@ -12,9 +12,9 @@ from appliance.accept.markup import e
 from appliance.overheads import GIB
 
 WIDTH = 720
-_LABEL, _VALUE = 230, 74  # of a row of bars: what stands left and right of it
-_ROW, _BAR = 34, 16
-SERIES = 8  # colours that the page has
+_LABEL, _VALUE = 286, 92  # of a row of bars: what stands left and right of it
+_ROW, _BAR = 40, 16
+SERIES = 10  # colours that the page has
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def bars(title: str, rows: Sequence[Bar], floor: tuple[float, str] | None = None
         y = top + _ROW * number
         kind = "ours" if row.is_ours else "theirs"
         middle = y + _ROW / 2
-        label_y = middle - 2 if row.note else middle + 4
+        label_y = middle - 3 if row.note else middle + 4
         body.append(_text(_LABEL - 12, label_y, row.label, "label", "end"))
         if row.note:
-            body.append(_text(_LABEL - 12, middle + 11, row.note, "note", "end"))
+            body.append(_text(_LABEL - 12, middle + 13, row.note, "note", "end"))
         body.append(_rect(_LABEL, middle - _BAR / 2, room, _BAR, "track"))
         if row.most > row.least:
             body.append(
@@ -68,26 +68,31 @@ def memory_bars(rows: Sequence[Mapping[str, Any]], host: Mapping[str, int]) -> s
     """Return the plan's rows and the machine's memory now, each as one stacked bar."""
     planned = [(str(row["name"]), max(0, int(row["bytes"]))) for row in rows]
     total = max(1, sum(size for _, size in planned), host.get("MemTotal", 0))
-    body = [*_stack("plan", planned, total, 8, range(1, len(planned) + 1))]
+    colours = [colour(number, name) for number, (name, _) in enumerate(planned)]
+    body = [*_stack("plan", planned, total, 8, colours)]
     if host.get("MemTotal"):
         available = host.get("MemAvailable", 0)
         now = [("in use", host["MemTotal"] - available), ("available", available)]
-        body += _stack("now", now, total, 58, ("used", "free"))
+        body += _stack("now", now, total, 58, ("sused", "sfree"))
     return _svg("Memory: the plan and what is there", 104 if host.get("MemTotal") else 54, body)
 
 
+def colour(number: int, name: str) -> str:
+    """Return the class of a plan's part; what is left over has the colour of what is available."""
+    return "sfree" if name == "left" else f"s{number % SERIES + 1}"
+
+
 def _stack(
-    name: str, parts: Sequence[tuple[str, int]], total: int, y: float, colours: Any
+    name: str, parts: Sequence[tuple[str, int]], total: int, y: float, colours: Sequence[str]
 ) -> Iterator[str]:
     left, room = 44.0, WIDTH - 44.0
     yield _text(left - 10, y + 24, name, "label", "end")
-    for (part, size), colour in zip(parts, colours, strict=False):
+    for (part, size), kind in zip(parts, colours, strict=True):
         wide = room * size / total
         if wide < 0.5:
             continue
-        number = (colour - 1) % SERIES + 1 if isinstance(colour, int) else colour
         title = f"<title>{e(part)}: {gib(size)} GiB</title>"
-        yield _rect(left, y, max(0.5, wide - 1), 38, f"s{number}", title)
+        yield _rect(left, y, max(0.5, wide - 1), 38, kind, title)
         if wide > 62:
             yield _text(left + wide / 2, y + 17, part.replace("_", " "), "inside", "middle")
             yield _text(left + wide / 2, y + 31, f"{gib(size)} GiB", "inside", "middle")
@@ -97,13 +102,14 @@ def _stack(
 # ---- memory over time
 
 _LEFT, _TOP, _BOTTOM, _PLOT = 46, 34, 24, 190
+_CLOSE = 14  # of two labels, one above the other
 
 
 def timeline(steps: Sequence[Mapping[str, Any]], floors: Mapping[str, int]) -> str:
     """Return MemAvailable over the run, its steps as bands, the floors as lines."""
     points = [(at, size) for step in steps for at, size in step["points"]]
     end = max((float(step["to_s"]) for step in steps), default=1.0) or 1.0
-    highest = max((*(size for _, size in points), *floors.values(), 1)) * 1.08
+    highest = 1.08 * float(max((*(size for _, size in points), *floors.values(), 1)))
 
     def x(at: float) -> float:
         return _LEFT + (WIDTH - _LEFT - 4) * at / end
@@ -117,8 +123,8 @@ def timeline(steps: Sequence[Mapping[str, Any]], floors: Mapping[str, int]) -> s
         kind = "band" if number % 2 else "band odd"
         body.append(_rect(left, _TOP, max(0.5, right - left), _PLOT, kind,
                           f"<title>{e(step['title'])}</title>"))  # fmt: skip
-        if right - left > 6.2 * len(str(step["title"])) + 4:
-            body.append(_text((left + right) / 2, _TOP - 8, str(step["title"]), "note", "middle"))
+        name = _fitting(str(step["title"]), right - left)
+        body.append(_text((left + right) / 2, _TOP - 8, name, "note", "middle"))
     for tick in _ticks(highest / GIB):
         body.append(_line(_LEFT, y(tick * GIB), WIDTH - 4, y(tick * GIB), "grid"))
         body.append(_text(_LEFT - 8, y(tick * GIB) + 4, f"{tick:g}", "note", "end"))
@@ -134,11 +140,30 @@ def timeline(steps: Sequence[Mapping[str, Any]], floors: Mapping[str, int]) -> s
         side = "end" if x(at) > WIDTH - 150 else "start"
         body.append(_text(x(at) + (-8 if side == "end" else 8), y(least) + 16,
                           f"least {gib(least)} GiB", "value", side))  # fmt: skip
-    for name, size in floors.items():
+    for names, size in _told_apart(floors, highest):
+        body.append(_text(WIDTH - 6, y(size) - 5, names, "floor-text", "end"))
+    for size in set(floors.values()):
         body.append(_line(_LEFT, y(size), WIDTH - 4, y(size), "floor"))
-        body.append(_text(WIDTH - 6, y(size) - 4, f"{name} {gib(size)} GiB", "floor-text", "end"))
     body.append(_text(_LEFT - 8, _TOP - 8, "GiB", "note", "end"))
     return _svg("MemAvailable over the run", _TOP + _PLOT + _BOTTOM, body)
+
+
+def _fitting(title: str, room: float) -> str:
+    """Return what of a step's title fits over its band: all, its first word, or nothing."""
+    words = (title, title.partition(" ")[0])
+    return next((word for word in words if room > 6.2 * len(word) + 4), "")
+
+
+def _told_apart(floors: Mapping[str, int], highest: float) -> list[tuple[str, int]]:
+    """Return the floors' labels and heights, the highest first; those too close share one."""
+    labels: list[tuple[str, int]] = []
+    for name, size in sorted(floors.items(), key=lambda floor: -floor[1]):
+        text = f"{name} {gib(size)}"
+        if labels and (labels[-1][1] - size) / highest * _PLOT < _CLOSE:
+            labels[-1] = (f"{labels[-1][0]}, {text}", labels[-1][1])
+        else:
+            labels.append((text, size))
+    return [(f"{text} GiB", size) for text, size in labels]
 
 
 def _ticks(highest: float) -> list[float]:

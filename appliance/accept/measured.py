@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from appliance.accept.charts import SERIES, Bar, bars, gib, memory_bars, timeline
+from appliance.accept.charts import Bar, bars, colour, gib, memory_bars, timeline
 from appliance.accept.markup import chart, e, folded, row, section, table
 from appliance.overheads import GIB
+from appliance.sizes import format_size
 
 Tree = Mapping[str, Any]
 _FLOORS = {"warn": "warn_bytes", "stop": "stop_bytes", "kill": "kill_bytes"}
@@ -47,17 +48,22 @@ def _floors(memory: Tree) -> dict[str, int]:
 
 def _legend(rows: Sequence[Tree]) -> str:
     items = "".join(
-        f'<li><i class="s{number % SERIES + 1}"></i>{e(str(part["name"]).replace("_", " "))} '
-        f"<b>{gib(part['bytes'])} GiB</b></li>"
+        f'<li><i class="{colour(number, str(part["name"]))}"></i>{e(_plain(part["name"]))} '
+        f"<b>{format_size(part['bytes'])}</b></li>"
         for number, part in enumerate(rows)
+        if part["bytes"]
     )
     return f'<ul class="legend">{items}</ul>'
+
+
+def _plain(name: Any) -> str:
+    return str(name).replace("_", " ")
 
 
 def _origins(rows: Sequence[Tree]) -> str:
     told = (
         row(
-            str(part["name"]).replace("_", " "),
+            _plain(part["name"]),
             f"{part['bytes'] / GIB:.2f}",
             part["how"],
             kinds="kr.",
@@ -80,7 +86,7 @@ def _prefill(tree: Tree) -> Iterator[str]:
             each["prefill_tok_s"],
             each["prefill_tok_s"],
             f"{each['prefill_tok_s']:,.0f} tok/s",
-            f"{each['share']} % of the context, first token after {each['ttft_s']:.1f} s",
+            f"{each['share']} % of the context, {each['ttft_s']:.1f} s to the first token",
             is_ours=True,
         )
         for each in rows
@@ -155,7 +161,7 @@ def _theirs(published: Sequence[Tree]) -> list[Bar]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 36 else f"{text[:35]}…"
+    return text if len(text) <= 44 else f"{text[:43]}…"
 
 
 def _asked(speeds: Tree) -> str:

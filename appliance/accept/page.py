@@ -83,10 +83,10 @@ def _figures(tree: Tree) -> Iterator[tuple[str, str, str]]:
     if speeds := tree.get("speeds"):
         one, many = speeds["alone"], speeds["together"]
         yield "to the first token", f"{one['ttft_s'] * 1000:,.0f}", "ms"
-        yield "decode, one stream", f"{one['decode_tok_s']:,.1f}", "tok/s"
+        yield "decode, one stream", _speed(one["decode_tok_s"]), "tok/s"
         if many["streams"] > 1:
             what = f"decode, {many['streams']} streams"
-            yield what, f"{many['decode_tok_s']:,.1f}", "tok/s"
+            yield what, _speed(many["decode_tok_s"]), "tok/s"
     if tree["prefill"]:
         last = tree["prefill"][-1]
         yield f"prefill of {last['prompt_tokens']:,}", f"{last['prefill_tok_s']:,.0f}", "tok/s"
@@ -102,6 +102,10 @@ def _figures(tree: Tree) -> Iterator[tuple[str, str, str]]:
             yield "served context", f"{status['max_model_len']:,}", "tokens"
         if "spawn" in status:
             yield "spawn of the engine", e(status["spawn"]), ""
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 # ---- the steps
