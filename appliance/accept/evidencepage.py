@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from appliance.accept.markup import e, folded, lines, pairs, row, section, table
+from appliance.fieldtypes import is_size
+from appliance.settings import Settings
 from appliance.sizes import format_size
 
 Tree = Mapping[str, Any]
@@ -129,12 +131,16 @@ def _flags(argv: Sequence[Any]) -> list[str]:
 
 def _rows(settings: Sequence[Tree]) -> str:
     told = (
-        row(each["name"], _value(each["value"]), each["origin"], kinds="cc") for each in settings
+        row(each["name"], _value(each["name"], each["value"]), each["origin"], kinds="cc")
+        for each in settings
     )
-    return table(("setting", "value", "from"), told)
+    return table(("setting", "value", "from"), told, "settings")
 
 
-def _value(value: Any) -> str:
+def _value(name: str, value: Any) -> str:
+    field = Settings.model_fields.get(name)
+    if field and is_size(field) and isinstance(value, int):
+        return format_size(value)
     if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):

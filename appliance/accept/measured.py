@@ -161,7 +161,7 @@ def _theirs(published: Sequence[Tree]) -> list[Bar]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 44 else f"{text[:43]}…"
+    return text if len(text) <= 38 else f"{text[:37]}…"
 
 
 def _asked(speeds: Tree) -> str:

@@ -21,18 +21,19 @@ class Published:
 SPARK, THOR = "1 DGX Spark", "1 Jetson Thor"
 PUBLISHED = (
     Published(
-        "MiniMax-M2.5-REAP-172B NVFP4, attention too",
+        "MiniMax-M2.5-REAP-172B NVFP4",
         SPARK,
         (27, 29),
         "model card saricles/MiniMax-M2.5-REAP-172B-A10B-NVFP4-GB10",
         prefill=((512, 920), (4096, 1916)),
-        note="21 tok/s after a prompt of 23K; 490 ms to the first token at 512",
+        note="attention in NVFP4 too; 21 tok/s after a prompt of 23K; 490 ms to the first token at 512",
     ),
     Published(
-        "MiniMax-M2.7 whole, GGUF IQ4_XS, llama.cpp",
+        "MiniMax-M2.7 IQ4_XS, llama.cpp",
         SPARK,
         (23.4, 26.4),
         "flowtivity blog, May 2026",
+        note="all experts; GGUF of 108 GB",
     ),
     Published(
         "Qwen3.8-Flash-Next NVFP4, MTP 3",

@@ -32,7 +32,7 @@ def write(folder: Path, *outcomes: Outcome, **about: Any) -> None:
             journal.add(each)
 
 
-def kept(folder: Path, *, fresh: bool = False, **about: Any) -> dict[str, Outcome]:
+def kept(folder: Path, *, fresh: bool = False, **about: str) -> dict[str, Outcome]:
     journal, _ = open_journal(folder, {**ABOUT, "begun": "later", **about}, fresh=fresh)
     with journal:
         return dict(journal.outcomes)
@@ -63,8 +63,9 @@ def test_the_last_outcome_of_a_step_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changed", ["version", "box", "settings"])
 def test_another_box_version_or_settings_begin_anew(tmp_path: Path, changed: str) -> None:
     write(tmp_path, outcome("doctor"))
-    assert kept(tmp_path, **{changed: "another"}) == {}
-    assert (tmp_path / EARLIER / "202611230102".replace("0102", "T0102") / NAME).exists()
+    another: dict[str, Any] = {changed: "another"}
+    assert kept(tmp_path, **another) == {}
+    assert (tmp_path / EARLIER / "20261123T0102" / NAME).exists()
 
 
 def test_a_whole_run_is_followed_by_a_new_one(tmp_path: Path) -> None:
