@@ -26,7 +26,7 @@ PUBLISHED = (
         (27, 29),
         "model card saricles/MiniMax-M2.5-REAP-172B-A10B-NVFP4-GB10",
         prefill=((512, 920), (4096, 1916)),
-        note="attention in NVFP4 too; 21 tok/s after a prompt of 23K; 490 ms to the first token at 512",
+        note="attention in NVFP4 too; 21 tok/s after 23K; first token 490 ms at 512",
     ),
     Published(
         "MiniMax-M2.7 IQ4_XS, llama.cpp",
