@@ -24,7 +24,7 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Box:
-    """One appliance. ``key`` is a client's; ``is_here`` says that it runs on this machine."""
+    """One appliance. ``key`` may ask it; ``is_here`` says that it runs on this machine."""
 
     settings: Settings
     operator: Operator
@@ -37,7 +37,7 @@ class Box:
     def of(cls, settings: Settings, url: str | None, operator_key: str | None, key: str) -> "Box":
         """Return the appliance at ``url``, or that of this state folder. It need not answer."""
         operator = Operator.of(settings, url, operator_key)
-        address, secret = url or "", key
+        address, secret = url or "", key or operator_key or ""  # an operator may do what clients do
         if not url:
             try:
                 address, secret = operator.running_url(), key or operator.key("client")

@@ -11,7 +11,7 @@ EXAMPLES = """\
   appliance accept                               the appliance of this state folder
   appliance accept --with-kill                   and kill its engine once, to see it come back
   appliance accept --fresh                       anew, also where a run was cut
-  appliance accept --url http://spark.local:9000 --key OPERATOR_KEY --client-key KEY
+  appliance accept --url http://spark.local:9000 --key OPERATOR_KEY
   make accept                                    the same, and starts an appliance if none runs
 a run that was cut goes on where it was: what has passed is not done again
 what is written, in --out:
@@ -34,7 +34,9 @@ def add_accept_command(commands: Any) -> None:
     where = parser.add_argument_group("where")
     where.add_argument("--url", help="of a remote appliance; default: the control socket")
     where.add_argument("--key", help="operator key for --url")
-    where.add_argument("--client-key", metavar="KEY", help="client key; default: the kept one")
+    where.add_argument(
+        "--client-key", metavar="KEY", help="to ask with; default: the kept one, or --key"
+    )
     where.add_argument("--state-dir", metavar="DIR", help="the appliance's state folder")
 
 

@@ -135,7 +135,7 @@ def test_a_kill_is_noticed_and_recovered_from(box: ApplianceProcess, tmp_path: P
 def test_a_remote_box_is_accepted_without_its_host_and_is_never_killed(
     box: ApplianceProcess, tmp_path: Path
 ) -> None:
-    words = ("--url", box.base_url, "--key", OPERATOR, "--client-key", KEY, "--with-kill")
+    words = ("--url", box.base_url, "--key", OPERATOR, "--with-kill")
     code, said = answer(typed(box, "accept", "--out", tmp_path, *words))
     assert code == 0, said
     steps = {step["name"]: step for step in told(tmp_path)["steps"]}
