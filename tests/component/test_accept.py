@@ -18,10 +18,11 @@ from tests.appliances import (
     CHAT,
     COMMAND,
     ApplianceProcess,
+    attached_to,
     clean_environment,
     running_process,
 )
-from tests.engines import MODEL, ROOT, wait_until
+from tests.engines import MODEL, ROOT, StartFake, wait_until
 
 CONTEXT: dict[str, Any] = {"max_model_len": 16_384, "drain_timeout_s": 20, "stop_timeout_s": 2}
 KEY, OPERATOR = "c4n4ry-client-key-0123456789", "c4n4ry-operator-key-0123456789"
@@ -200,6 +201,23 @@ def test_an_engine_that_was_stopped_is_started_and_left_stopped(tmp_path: Path) 
         steps = {step["name"]: step for step in told(tmp_path / "out")["steps"]}
         assert "was stopped" in steps["start"]["detail"] + steps["plan"]["detail"]
         assert appliance.status()["state"] == "stopped"
+
+
+def test_an_engine_of_somebody_else_is_accepted_as_far_as_it_is_ours(
+    tmp_path: Path, fake_engine: StartFake
+) -> None:
+    engine = fake_engine("--max-model-len", "16384")
+    settings = attached_to(engine.base_url, engine.key)
+    with running_process(tmp_path / "box", drain_timeout_s=20, **settings) as appliance:
+        appliance.until("ready")
+        words = ("accept", "--out", tmp_path / "out", "--with-kill")
+        code, said = answer(typed(appliance, *words))
+        assert code == 0, said
+        steps = {step["name"]: step["verdict"] for step in told(tmp_path / "out")["steps"]}
+        skipped = {name for name, verdict in steps.items() if verdict == "skipped"}
+        assert skipped == {"plan", "kill", "paths"}
+        assert appliance.until("ready")
+    assert engine.key not in (tmp_path / "out" / "report.json").read_text()
 
 
 # ---- the bundle
