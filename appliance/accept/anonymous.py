@@ -35,6 +35,7 @@ _SERIAL = re.compile(
 _V4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
 # A folder's name may be a customer's. Shown is a file's own name, and where it lies in a package.
 _PATH = re.compile(r"(?<![\w:/.~)>@-])//?(?:[\w.+@%~()=-]+/)+[\w.+@%()=-]*")
+_FILE_URL = re.compile(r"(?i)\bfile://[^\s'\"<>()]*")
 _KNOWN_ROOTS = frozenset(
     (*("usr", "lib", "lib64", "bin", "sbin", "proc", "sys", "dev", "etc", "run", "opt", "models"),
      *("v1", "health", "appliance", "state"))
@@ -73,6 +74,7 @@ def _hide_line(line: str, who: Who) -> str:
     line = redact(line, who.secrets)
     line = _SERIAL.sub(rf"\1{ID}", line)
     line = _MAIL.sub(ADDRESS, line)
+    line = _FILE_URL.sub(lambda match: f"file:…/{match[0].rpartition('/')[2]}", line)
     line = _URL.sub(_url, line)
     line = _UUID.sub(ID, line)
     line = _MACHINE_ID.sub(ID, line)

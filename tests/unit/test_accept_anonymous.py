@@ -37,6 +37,7 @@ WHO = Who(
         ("/data/people/bob/model", "people"),
         ("/srv/acme-corp/secret-project/model-00001.safetensors", "acme-corp"),
         ("owner Bob.Smith wrote", "Smith"),
+        ("distributed_init_method=file:///srv/acme/dist_1 backend=gloo", "acme"),
         ("mail alice@example.org", "example.org"),
         ("GPU-5a1c2b3d-0000-1111-2222-0123456789ab", "5a1c2b3d"),
         ("Serial Number: 1654322019744", "1654322"),
