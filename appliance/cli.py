@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance import __version__
+from appliance.accept.command import add_accept_command
 from appliance.bench.command import add_bench_command
+from appliance.bundle import add_bundle_command
 from appliance.commandline import (
     add_command,
     add_force,
@@ -77,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_key_command(commands)
     add_kilo_command(commands)
     add_bench_command(commands)
+    add_accept_command(commands)
+    add_bundle_command(commands)
     add_model_command(commands)
     _add_cert(commands)
     _add_host(commands)
