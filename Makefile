@@ -65,6 +65,8 @@ lock: .venv/.dev ## write the lock files anew
 		pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		pyproject.toml --group dev -o requirements-dev.lock
+	printf 'llama-benchy==0.4.0\nmatplotlib==3.11.2\n' | $(BIN)/uv pip compile -q --universal \
+		--python-version 3.11 --generate-hashes --no-header - -o appliance/bench/serving.lock
 
 clean: ## remove the environments, the demo and all caches
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

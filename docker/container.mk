@@ -1,6 +1,6 @@
 # The container path, for the Makefile at the top. BOX is spark, thor or demo; without it .env says.
 
-.PHONY: image image-demo model up down logs doctor pin test-container
+.PHONY: image image-demo model up down logs doctor accept monitoring monitoring-down pin test-container
 image: ## build the image of this box (BOX=spark, thor, demo)
 	@docker/image.sh $(BOX)
 
@@ -21,6 +21,15 @@ logs: ## follow its log (BOX=…)
 
 doctor: .venv/.runtime ## check this machine: Docker, GPU, memory, model, network
 	@$(BIN)/appliance doctor $(if $(BOX),--profile $(BOX))
+
+accept: .venv/.runtime ## accept this box, one report (DEMO=1, BOX=…, FLAGS=--with-kill)
+	@DEMO=$(DEMO) BOX=$(BOX) docker/accept.sh $(FLAGS)
+
+monitoring: ## Prometheus and Grafana beside the box (BOX=…)
+	@docker/monitoring/up.sh up $(BOX)
+
+monitoring-down: ## end both; what they recorded stays (BOX=…)
+	@docker/monitoring/up.sh down $(BOX)
 
 pin: ## find the digests of the base images, and the model's revision
 	@docker/pin.sh

@@ -17,3 +17,10 @@ bench-ledger: .venv/.dev ## CPU of the path guard's ledger, 1,000 to 200,000 tok
 		--markdown tests/bench/paths/LEDGER.md
 	@$(BIN)/uv run -q --no-project --with matplotlib python -m tests.bench.paths.chart \
 		build/bench-ledger.json tests/bench/paths/ledger.png
+
+.PHONY: bench-speed bench-console
+bench-speed: .venv/.dev ## speed of the running appliance, with llama-benchy (URL=…)
+	@$(BIN)/appliance bench speed $(URL)
+
+bench-console: .venv/.dev ## what ten watchers of the console cost the sidecar
+	@$(BIN)/python -m tests.bench.console
