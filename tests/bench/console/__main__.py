@@ -7,6 +7,7 @@ fake one, or with ``--real`` the demo's. Asked is the share of one core above th
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -98,6 +99,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="of all stretches (1)")
     parser.add_argument("--real", action="store_true", help="the demo's engine (make setup)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started must end too
     shares: dict[int, list[float]] = {count: [] for count in WATCHERS}
     with tempfile.TemporaryDirectory() as folder:
         more = REAL if options.real else {}
