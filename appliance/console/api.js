@@ -13,6 +13,8 @@ export class Refused extends Error {
   }
 }
 
+const MARK = "unglitched-session"; // there was one: without it the appliance need not be asked
+
 let csrf = "";
 /** @type {() => void} */
 let onExpired = () => {};
@@ -39,6 +41,7 @@ export function chat(body, signal) {
 
 /** Tell whether there is a session; fetch what its changes need. @returns {Promise<boolean>} */
 export async function resume() {
+  if (!marked()) return false;
   return opened(await send(`${CONTROL}/login`, {}));
 }
 
@@ -52,13 +55,37 @@ export async function login(key) {
 export async function logout() {
   await send(`${CONTROL}/logout`, changing({}));
   csrf = "";
+  mark(false);
+}
+
+/** Whether a session may be there. */
+function marked() {
+  try {
+    return localStorage.getItem(MARK) !== null;
+  } catch {
+    return true; // storage is shut: ask
+  }
+}
+
+/** @param {boolean} isIn */
+function mark(isIn) {
+  try {
+    if (isIn) localStorage.setItem(MARK, "");
+    else localStorage.removeItem(MARK);
+  } catch {
+    // storage is shut
+  }
 }
 
 /** @param {Response} response @returns {Promise<boolean>} */
 async function opened(response) {
-  if (response.status === 401 || response.status === 403) return false;
+  if (response.status === 401 || response.status === 403) {
+    mark(false);
+    return false;
+  }
   if (!response.ok) throw await refusal(response);
   csrf = String((await response.json()).csrf);
+  mark(true);
   return true;
 }
 

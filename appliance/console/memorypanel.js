@@ -7,17 +7,22 @@ import { bars } from "./memorybar.js";
 
 /** @typedef {import("./memorybar.js").Piece} Piece @typedef {import("./memorybar.js").Bars} Bars */
 
-const place = byId("memory", HTMLElement);
+const drawing = byId("memory-bars", HTMLElement);
+const table = byId("memory-legend", HTMLElement);
+const notes = byId("memory-notes", HTMLElement);
 const aside = byId("memory-aside", HTMLElement);
 
 /** @param {import("./model.js").Model} model */
 export function showMemory({ budget }) {
   const drawn = bars(budget);
   write(aside, drawn === null ? "" : summary(drawn, budget));
-  rebuild(place, drawn && rounded(drawn), () =>
-    drawn === null ? [make("p", { class: "none" }, "No plan yet: it is made with the first start.")]
-      : [twoBars(drawn), legend(drawn)]);
-  show(place, true);
+  rebuild(drawing, drawn && rounded(drawn), () =>
+    [drawn === null ? make("p", { class: "none" }, "No plan yet: it is made with the first start.") : twoBars(drawn)]);
+  rebuild(table, drawn && rounded(drawn), () => (drawn === null ? [] : legend(drawn)));
+  const told = (drawn?.rows ?? []).filter((row) => row.note);
+  rebuild(notes, told.map((row) => [row.name, row.note]), () =>
+    told.flatMap((row) => [make("dt", {}, row.name), make("dd", {}, row.note)]));
+  show(byId("memory-why", HTMLElement), told.length > 0);
 }
 
 /** What people see of it: a change below 16 MiB moves nothing. @param {Bars} drawn */
@@ -62,21 +67,23 @@ function bar(name, pieces, total) {
   return drawn;
 }
 
-/** @param {Bars} drawn */
+/** The parts in two columns. @param {Bars} drawn */
 function legend({ rows }) {
-  const hasActual = rows.some((row) => row.actual !== null);
-  const head = ["Part", "Plan", ...(hasActual ? ["Now"] : []), "Where it is from"];
-  const cells = (/** @type {import("./memorybar.js").Row} */ row) => [
+  const half = Math.ceil(rows.length / 2);
+  return [rows.slice(0, half), rows.slice(half)].filter((some) => some.length).map((some) => {
+    const hasNow = rows.some((row) => row.actual !== null);
+    const head = ["Part", "Plan", ...(hasNow ? ["Now"] : [])];
+    return make("table", {},
+      make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
+      make("tbody", {}, ...some.map((row) => line(row, hasNow))));
+  });
+}
+
+/** @param {import("./memorybar.js").Row} row @param {boolean} hasNow */
+function line(row, hasNow) {
+  const swatch = make("span", { class: `swatch part-${row.tone}`, "aria-hidden": "true" });
+  return make("tr", {},
+    make("th", { scope: "row" }, swatch, row.name),
     make("td", {}, size(row.plan) ?? "–"),
-    hasActual && make("td", {}, size(row.actual) ?? "–"),
-    make("td", {}, row.note),
-  ];
-  return make("table", { class: "legend" },
-    make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
-    make("tbody", {}, ...rows.map((row) => {
-      const swatch = make("span", { class: `swatch part-${row.tone}`, "aria-hidden": "true" });
-      const line = make("tr", {}, make("th", { scope: "row" }, swatch, row.name));
-      line.append(...cells(row).filter((cell) => cell !== false));
-      return line;
-    })));
+    hasNow && make("td", row.actual === null ? { class: "none", title: "not measured by itself" } : {}, size(row.actual) ?? "–"));
 }

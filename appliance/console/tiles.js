@@ -56,7 +56,7 @@ export function showTiles({ figures, status, history }) {
 /** @param {(number | null)[]} values */
 function peak(values) {
   const top = Math.max(...values.filter(isNumber), 0);
-  return top > 0 ? `At most ${rate(top)} in the last two minutes` : "Nothing in the last two minutes";
+  return top > 0 ? `Peak ${rate(top)} in two minutes` : "Nothing for two minutes";
 }
 
 /** @param {unknown} waiting */
