@@ -11,22 +11,17 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from appliance.browsers import Browsers, caller_of
 from appliance.control import RETRY_AFTER_S, Control, is_admitting
-from appliance.door import (
-    LIVE_PATHS,
-    LOCAL_KEY,
-    READY_PATHS,
-    Door,
-    caller_of,
-    not_found,
-    wrong_method,
-)
+from appliance.door import LIVE_PATHS, LOCAL_KEY, READY_PATHS, Door, not_found, wrong_method
 from appliance.errors import ApplianceError, EngineNotReady, RequestError, http_status
+from appliance.failedkeys import FailedKeys
 from appliance.keys import Keys
-from appliance.kilo import allowed_url, kilo_config
-from appliance.lan import in_container, machine_names
+from appliance.loginroutes import LoginRoutes
 from appliance.metrics import CONTENT_TYPE, Metrics
 from appliance.relay import Relay
+from appliance.weblogin import Logins
+from appliance.webpages import Guarded, page_routes, read_pages
 from appliance.wireerror import error_body, issues_text
 
 
@@ -38,23 +33,28 @@ class Parts:
     relay: Relay
     metrics: Metrics
     keys: Keys
+    logins: Logins
 
 
 def build_app(parts: Parts) -> ASGIApp:
     """Return the ASGI application for the network."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    pages = read_pages()
+    failures = FailedKeys(parts.metrics, parts.control.settings.failed_key_delay_s)
+    browsers = Browsers(parts.control.hosts, parts.logins)
     for path in LIVE_PATHS:
         app.router.routes.append(Route(path, _live, methods=["GET"]))
     for path in READY_PATHS:
         app.router.routes.append(Route(path, _health(parts), methods=["GET"]))
     app.router.routes.append(Route("/metrics", _metrics(parts), methods=["GET"]))
     app.router.routes.append(Route("/kilo.json", _kilo(parts), methods=["GET"]))
+    app.router.routes.extend(page_routes(pages))
+    app.router.routes.extend(LoginRoutes(parts.logins, parts.keys, failures).routes())
     app.include_router(parts.control.router())
     app.add_exception_handler(ApplianceError, _on_appliance_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    delay_s = parts.control.settings.failed_key_delay_s
-    return Door(app, parts.relay.carry, parts.keys, parts.metrics, delay_s)
+    return Door(Guarded(app), parts.relay.carry, parts.keys, failures, browsers, pages)
 
 
 def local_app(app: ASGIApp) -> ASGIApp:
@@ -95,22 +95,8 @@ def _metrics(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _kilo(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
-    settings = parts.control.settings
-
     async def kilo(request: Request) -> Response:
-        own = machine_names(is_boxed=in_container())
-        base_url = allowed_url(
-            request.url.scheme, request.headers.get("host", ""), (*own, *settings.allowed_hosts)
-        )
-        if base_url is None:
-            raise RequestError(
-                400,
-                "host_not_allowed",
-                "the Host header names none of this appliance's hosts",
-                "ask by its address, or set APPLIANCE_ALLOWED_HOSTS to the name that you use",
-            )
-        context = parts.control.engine.snapshot.max_model_len
-        config = kilo_config(base_url, settings.served_model_name, context)
+        config = parts.control.kilo(request.url.scheme, request.headers.get("host", ""))
         return _json(msgspec.json.format(msgspec.json.encode(config)))
 
     return kilo

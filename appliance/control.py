@@ -1,33 +1,44 @@
 """The control API: what an operator sees of the appliance and tells it, for CLI and console.
 
-Under ``/appliance/v1``: ``GET status``, ``GET plan``, ``GET logs``, ``GET events`` (a stream),
-``GET incidents``, ``GET incidents/ID``, and ``POST`` of ``start``, ``stop``, ``drain``,
-``restart``, ``reset``.
+Under ``/appliance/v1``: ``GET status``, ``plan``, ``logs``, ``budget`` (the memory plan beside
+what was taken), ``kilo`` (Kilo Code's configuration, and what prints its key), ``incidents``,
+``incidents/ID``, ``events`` (a stream, see ``eventstream``; ``?log=0`` leaves the engine's lines
+out) and ``figures`` (what of the last five minutes was sampled for it: ``{"figures": [...],
+"newest"}``); ``POST`` of ``start``, ``stop``, ``drain``, ``restart``, ``reset``. The log-in of
+browsers is in ``loginroutes``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
+from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 
 from appliance import __version__
 from appliance.admission import Gate
+from appliance.browsers import may_go_on
+from appliance.budgetjson import budget_json
 from appliance.engine import Engine, Request, Snapshot
 from appliance.enginefacts import EngineFacts
 from appliance.errors import RequestError
+from appliance.eventstream import EventStream
+from appliance.host import memory_snapshot
+from appliance.hostcheck import Hosts
 from appliance.incidents import IncidentStore
 from appliance.keys import Access
-from appliance.logs import LogLine
+from appliance.kilo import KEY_VARIABLE, kilo_config
+from appliance.livefigures import LiveFigures
+from appliance.metrics import Metrics
 from appliance.openai import CONTROL_PREFIX
 from appliance.settings import Settings
 
 VERBS = (Request.START, Request.STOP, Request.DRAIN, Request.RESTART, Request.RESET)
-HEARTBEAT_S = 15.0
 RETRY_AFTER_S = 5
 
 
@@ -69,7 +80,7 @@ def _iso(moment: float | None) -> str | None:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Control:
     """The control API over one engine.
 
@@ -80,13 +91,18 @@ class Control:
     engine: Engine
     gate: Gate
     settings: Settings
+    metrics: Metrics
+    hosts: Hosts
     incidents: IncidentStore | None = None
     build: EngineFacts | None = None
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._live = LiveFigures(self.engine, self.gate, self.settings, self.metrics)
+        self._stream = EventStream(self.engine, self.status, self._live, self.incidents)
 
     def end(self) -> None:
         """End every event stream: the appliance ends, and must not wait for its watchers."""
-        self._ended.set()
+        self._stream.end()
 
     def health(self, access: Access) -> dict[str, Any]:
         """Return what ``/health`` tells a client of this access."""
@@ -125,6 +141,22 @@ class Control:
         settings = self.settings.model_dump(mode="json")
         return {"settings": settings, "command": command}
 
+    def kilo(self, scheme: str, host: str) -> dict[str, Any]:
+        """Return Kilo Code's configuration for who asks by this Host header, without the key.
+
+        Raises RequestError for a name that is not ours: it must not send a key elsewhere.
+        """
+        base_url = self.hosts.base_url(scheme, host)
+        if base_url is None:
+            raise RequestError(
+                400,
+                "host_not_allowed",
+                "the Host header names none of this appliance's hosts",
+                "ask by its address, or set APPLIANCE_ALLOWED_HOSTS to the name that you use",
+            )
+        context = self.engine.snapshot.max_model_len
+        return kilo_config(base_url, self.settings.served_model_name, context)
+
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter(prefix=CONTROL_PREFIX)
@@ -132,6 +164,9 @@ class Control:
         router.add_api_route("/plan", self._plan, methods=["GET"])
         router.add_api_route("/logs", self._logs, methods=["GET"])
         router.add_api_route("/events", self._events, methods=["GET"], response_model=None)
+        router.add_api_route("/figures", self._figures, methods=["GET"])
+        router.add_api_route("/budget", self._budget, methods=["GET"])
+        router.add_api_route("/kilo", self._kilo, methods=["GET"])
         router.add_api_route("/incidents", self._incidents, methods=["GET"])
         router.add_api_route("/incidents/{incident}", self._incident, methods=["GET"])
         for verb in VERBS:
@@ -171,49 +206,35 @@ class Control:
         told: dict[str, Any] = msgspec.to_builtins(found)
         return told
 
-    async def _events(self) -> StreamingResponse:
+    async def _events(
+        self, request: HttpRequest, log: Annotated[int, Query(ge=0, le=1)] = 1
+    ) -> StreamingResponse:
+        def may_listen() -> bool:
+            return may_go_on(request.scope, time.monotonic())
+
         return StreamingResponse(
-            self._event_stream(),
+            self._stream.follow(wants_log=bool(log), may_go_on=may_listen),
             media_type="text/event-stream",
-            headers={"x-accel-buffering": "no", "cache-control": "no-cache"},
+            headers={"x-accel-buffering": "no"},
         )
 
-    async def _event_stream(self) -> AsyncIterator[bytes]:
-        """Yield ``status`` events on each change and ``log`` events for engine lines."""
-        # A slow reader loses the oldest; it never makes the appliance keep them for it.
-        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(maxsize=1000)
+    async def _figures(self) -> dict[str, Any]:
+        kept = list(self._live.kept)
+        return {"figures": kept, "newest": kept[-1] if kept else None}
 
-        def put(kind: str, value: Any) -> None:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait((kind, value))
+    async def _budget(self) -> dict[str, Any]:
+        actual = {
+            sample.labels["part"]: int(sample.value)
+            for family in self.metrics.actual_bytes.collect()
+            for sample in family.samples
+        }
+        plan = self.engine.plan
+        return budget_json(plan.memory if plan else None, actual, memory_snapshot())
 
-        def on_change(_snapshot: Snapshot) -> None:
-            put("status", self.status())
-
-        def on_line(line: LogLine) -> None:
-            put("log", asdict(line))
-
-        stops = [self.engine.listen(on_change), self.engine.log.listen(on_line)]
-        ended = asyncio.create_task(self._ended.wait())
-        ended.add_done_callback(lambda _task: put("end", None))
-        try:
-            yield _event("status", self.status())
-            while True:
-                try:
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        kind, value = await queue.get()
-                except TimeoutError:
-                    yield b": alive\n\n"
-                    continue
-                if kind == "end":
-                    return
-                yield _event(kind, value)
-        finally:
-            ended.cancel()
-            for stop in stops:
-                stop()
-
-
-def _event(kind: str, value: Any) -> bytes:
-    return b"event: " + kind.encode() + b"\ndata: " + msgspec.json.encode(value) + b"\n\n"
+    async def _kilo(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            "config": self.kilo(request.url.scheme, request.headers.get("host", "")),
+            "key_variable": KEY_VARIABLE,
+            "key_command": "appliance key",
+            "whole_command": "appliance kilo",
+        }

@@ -6,16 +6,18 @@ would cost every request more than the relay itself.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from appliance.browsers import LOGIN_PATH, Browsers
 from appliance.errors import ApplianceError, RequestError, http_status
 from appliance.exchange import CALLER_KEY
-from appliance.keys import NOBODY, OPERATOR, Access, Caller, Keys, bearer
-from appliance.metrics import Metrics
+from appliance.failedkeys import FailedKeys
+from appliance.keys import OPERATOR, Access, Keys, bearer
 from appliance.openai import CONTROL_PREFIX, ROUTES, RelayRoute, sane_request_id
+from appliance.webpages import GUARDS
 from appliance.wireerror import error_body
 
 log = structlog.get_logger()
@@ -31,7 +33,6 @@ ACCESS = {
     **dict.fromkeys(("/metrics", "/kilo.json", *RELAYED), Access.CLIENT),
 }
 LOCAL_KEY = "appliance.local"
-MOST_DELAYED = 64  # further ones are answered at once: they must not pile up here
 
 Carry = Callable[[RelayRoute, Scope, Receive, Send], Awaitable[None]]
 
@@ -39,18 +40,25 @@ Carry = Callable[[RelayRoute, Scope, Receive, Send], Awaitable[None]]
 class Door:
     """Lets requests through to the relay (``carry``) or to ``app``, or answers 401, 403, 404, 405.
 
-    A wrong key is told so after ``failure_delay_s``. Nobody else waits for that.
+    ``pages`` are the paths that anybody may see. Who shows no valid key is looked at by
+    ``browsers``; a wrong key is told so after the time that ``failures`` takes.
     """
 
     def __init__(
-        self, app: ASGIApp, carry: Carry, keys: Keys, metrics: Metrics, failure_delay_s: float
+        self,
+        app: ASGIApp,
+        carry: Carry,
+        keys: Keys,
+        failures: FailedKeys,
+        browsers: Browsers,
+        pages: Iterable[str] = (),
     ) -> None:
         self.app = app
         self._carry = carry
         self._keys = keys
-        self._metrics = metrics
-        self._failure_delay_s = failure_delay_s
-        self._delayed = 0
+        self._failures = failures
+        self._browsers = browsers
+        self._access = {**ACCESS, **dict.fromkeys(pages, Access.NOBODY)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it."""
@@ -63,19 +71,33 @@ class Door:
             return
         path = scope["path"]
         is_control = path.startswith(CONTROL_PREFIX + "/")
-        needed = Access.OPERATOR if is_control else ACCESS.get(path)
+        needed = Access.OPERATOR if is_control else self._access.get(path)
         if needed is None:
             await _answer(not_found(path), scope, send)
             return
         key = _presented(scope)
         caller = OPERATOR if scope.get(LOCAL_KEY) else self._keys.caller(key)
         scope[CALLER_KEY] = caller
-        if caller.access >= needed:
+        if caller.access is Access.NOBODY:
+            await self._without_key(key, needed, scope, receive, send)
+        elif caller.access >= needed:
             await self._pass(scope, receive, send)
-        elif caller.access is Access.NOBODY:
-            await self._fail(key, needed, scope, send)
         else:
             await _answer(_not_for(path), scope, send)
+
+    async def _without_key(
+        self, key: str, needed: Access, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            caller = self._browsers.caller(scope, has_key=bool(key))
+        except RequestError as refused:
+            await _answer(refused, scope, send)
+            return
+        scope[CALLER_KEY] = caller
+        if caller.access >= needed or scope["path"] == LOGIN_PATH:
+            await self._pass(scope, receive, send)
+        else:
+            await self._fail(key, needed, scope, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = RELAYED.get(scope["path"])
@@ -93,15 +115,10 @@ class Door:
             log.warning("request.cut", path=scope["path"], why="the appliance ends")
 
     async def _fail(self, key: str, needed: Access, scope: Scope, send: Send) -> None:
-        self._metrics.key_failures.inc()
-        if key and self._failure_delay_s and self._delayed < MOST_DELAYED:
-            self._delayed += 1
-            try:
-                await asyncio.sleep(self._failure_delay_s)
-            except asyncio.CancelledError:
-                return  # the server ends
-            finally:
-                self._delayed -= 1
+        try:
+            await self._failures.hold(is_guess=bool(key))
+        except asyncio.CancelledError:
+            return  # the server ends
         wrong = "the API key is wrong" if key else "an API key is missing"
         name = "operator" if needed is Access.OPERATOR else "client"
         hint = f"send Authorization: Bearer KEY; appliance key {name} prints it"
@@ -111,12 +128,6 @@ class Door:
 def methods_of(route: RelayRoute) -> tuple[str, ...]:
     """Return the methods that a route takes."""
     return (route.method, "HEAD") if route.method == "GET" else (route.method,)
-
-
-def caller_of(scope: Scope) -> Caller:
-    """Return who asks, as the door has found it."""
-    caller: Caller = scope.get(CALLER_KEY, NOBODY)
-    return caller
 
 
 def not_found(path: str) -> RequestError:
@@ -167,6 +178,8 @@ async def _answer(error: ApplianceError, scope: Scope, send: Send) -> None:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", _request_id(scope).encode()),
+        (b"cache-control", b"no-store"),
+        *GUARDS,
     ]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

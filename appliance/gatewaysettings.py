@@ -47,8 +47,12 @@ class GatewaySettings(BaseModel):
         1.0, ge=0, le=1, description="a wrong key is told so after this time"
     )
     allowed_hosts: Words = Field(
-        (), description="further names that /kilo.json may build its URL from"
+        (), description="further names that browsers and Kilo Code may reach the appliance by"
     )
+    login_idle_s: Seconds = Field(
+        3600.0, description="a log-in to the console ends after this time without a request"
+    )
+    login_s: Seconds = Field(43200.0, description="and in any case after this time")
     runaway_repeats: int = Field(
         256,
         ge=0,

@@ -72,6 +72,11 @@ class Histogram(Collector):
         """Count one value in the series without labels."""
         self.labels().observe(value)
 
+    def merged(self) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Return the bounds, and how many values of all series each bucket holds, one beyond."""
+        counts = [series.counts for series in self._series.values()]
+        return self._bounds, tuple(map(sum, zip(*counts, strict=True)))
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the family, its buckets cumulated."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
@@ -126,6 +131,10 @@ class Counter(Collector):
     def inc(self, amount: float = 1) -> None:
         """Count ``amount`` more in the family without labels."""
         self.labels().inc(amount)
+
+    def values(self) -> dict[tuple[str, ...], float]:
+        """Return each series' count by the values of its labels."""
+        return {values: series.value for values, series in self._series.items()}
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield the family."""

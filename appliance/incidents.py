@@ -5,7 +5,7 @@ file, so that none can push out the others; the log's excerpt takes what is left
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from appliance.listeners import Listeners
 from appliance.statefile import to_json, write_private
 
 T = TypeVar("T")
@@ -92,6 +93,11 @@ class IncidentStore:
         self.folder = folder
         self.keep = keep
         self._said: set[int | None] = set()
+        self._listeners = Listeners[Incident]()
+
+    def listen(self, listener: Callable[[Incident], None]) -> Callable[[], None]:
+        """Call ``listener`` with each incident that is kept; return how to stop that."""
+        return self._listeners.add(listener)
 
     def new_id(self, at: datetime, spawn: int) -> str:
         """Return an id that sorts after all that are kept, even when the clock was set back.
@@ -122,6 +128,7 @@ class IncidentStore:
                 self._said.add(cause.errno)
                 log.warning("incident.not_written", what=what)
             return what
+        self._listeners.tell(incident)
         return ""
 
     def list(self) -> Incidents:

@@ -33,13 +33,23 @@ OPERATOR = Caller(Access.OPERATOR, Share("operator"))
 
 
 class Keys:
-    """The keys in force: the generated or given client key, the operator's, and the named ones."""
+    """The keys in force: the generated or given client key, the operator's, and the named ones.
 
-    def __init__(self, client: str, operator: str, named: KeyFile | None = None) -> None:
+    ``operator_file`` keeps the operator's, where that was not given: ``look`` reads it anew.
+    """
+
+    def __init__(
+        self,
+        client: str,
+        operator: str,
+        named: KeyFile | None = None,
+        operator_file: Path | None = None,
+    ) -> None:
         self.client = client
         self.operator = operator
         self._named = named
-        self._own = ((digest(client), CLIENT), (digest(operator), OPERATOR))
+        self._operator_file = operator_file
+        self._own = self._own_keys()
         self._known: tuple[ClientKey, ...] = ()
         self._all: tuple[tuple[bytes, Caller], ...] = self._own
 
@@ -51,6 +61,31 @@ class Keys:
                 found = caller
         return found
 
+    def look(self) -> bool:
+        """Take what the operator's file says now; tell whether that is another key.
+
+        No file, or an empty one, is no key: whoever deletes it has revoked it. So is the client
+        key there, which must not become the operator's by a slip.
+        """
+        if not self._operator_file:
+            return False
+        try:
+            told = self._operator_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            told = ""
+        if _is_same(told, self.client):
+            told = ""
+        if _is_same(told, self.operator):
+            return False
+        self.operator = told
+        self._own = self._own_keys()
+        self._all = (*self._all[: -len(self._own)], *self._own)
+        return True
+
+    def _own_keys(self) -> tuple[tuple[bytes, Caller], ...]:
+        operator = digest(self.operator) if self.operator else b""  # which fits nothing
+        return (digest(self.client), CLIENT), (operator, OPERATOR)
+
     def _callers(self) -> tuple[tuple[bytes, Caller], ...]:
         named = self._named.current() if self._named else ()
         if named is not self._known:
@@ -58,6 +93,10 @@ class Keys:
             rows = ((key.sha256, Caller(Access.CLIENT, key.share)) for key in named)
             self._all = (*rows, *self._own)  # these two win over a name of the same key
         return self._all
+
+
+def _is_same(one: str, other: str) -> bool:
+    return secrets.compare_digest(digest(one), digest(other))
 
 
 def bearer(authorization: str | None, x_api_key: str | None) -> str:

@@ -1,10 +1,6 @@
 """The Kilo Code configuration for this server. Pure."""
 
-from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlsplit
-
-from appliance.fieldtypes import is_loopback
 
 # Kilo counts with another tokenizer than ours: it is told of an eighth less than there is.
 MARGIN = 0.12
@@ -47,25 +43,6 @@ def kilo_limit(context: int) -> dict[str, int]:
     """Return what Kilo is told of a served context, in tokens."""
     output = min(MOST_OUTPUT, context // OUTPUT_SHARE)
     return {"context": int(context * (1 - MARGIN)), "output": output}
-
-
-def allowed_url(scheme: str, host: str, allowed: Collection[str]) -> str | None:
-    """Return the base URL by which a client has come, from its Host header.
-
-    None where that names none of ``allowed``, nor the loopback: a header is the client's word,
-    and a configuration made of it must not send a key elsewhere.
-    """
-    try:
-        parts = urlsplit(f"//{host}")
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if not name or "%" in name or parts.netloc != host or parts.username is not None:
-        return None
-    if name not in {known.lower() for known in allowed} and not is_loopback(name):
-        return None
-    shown = f"[{name}]" if ":" in name else name
-    return f"{scheme}://{shown}" + (f":{port}" if port is not None else "")
 
 
 def short_context(context: int | None, *, is_chosen: bool) -> tuple[str, str] | None:

@@ -18,7 +18,7 @@ from appliance.admission import Gate
 from appliance.allocator import Trimmer, keep_large_blocks
 from appliance.app import Parts, build_app, local_app
 from appliance.assembly import build_engine
-from appliance.clientkeys import KeyFile
+from appliance.clientkeys import LOOK_S, KeyFile
 from appliance.control import Control, is_admitting
 from appliance.engine import Engine, Request, Snapshot, Traffic
 from appliance.enginefacts import engine_facts
@@ -27,10 +27,11 @@ from appliance.fieldtypes import is_loopback
 from appliance.gateway import build_relay
 from appliance.guards import pin_memory
 from appliance.host import StateFolder, bind, find_extras
+from appliance.hostcheck import Hosts
 from appliance.hostmetrics import HostMetrics
 from appliance.httpserver import ClientProtocol
 from appliance.keys import Keys, ensure_key
-from appliance.lan import in_container, lan_addresses, lan_urls
+from appliance.lan import in_container, lan_addresses, lan_urls, machine_names
 from appliance.launch import Extras
 from appliance.lifecycle import EngineState
 from appliance.metrics import Metrics
@@ -40,6 +41,7 @@ from appliance.settings import Settings
 from appliance.supervisor import Supervisor
 from appliance.tokenizerwatch import TokenizerWatch
 from appliance.tree import become_subreaper
+from appliance.weblogin import Logins
 
 log = structlog.get_logger()
 
@@ -87,21 +89,24 @@ async def serve(settings: Settings, hook: Hook | None = None) -> int:
     keep_large_blocks()
     policy = load_prompt(settings)
     extras = find_extras()
-    if settings.tls_cert or settings.tls_key:
-        _check_certificate(settings)
+    certified = _check_certificate(settings) if settings.tls_cert or settings.tls_key else ()
     with (
         contextlib.closing(StateFolder(settings.state_dir)) as state,
         bind(settings.host, settings.port) as listener,
     ):
-        return await _serve(settings, policy, extras, state, listener, hook)
+        own = machine_names(is_boxed=in_container())
+        hosts = Hosts((*own, *settings.allowed_hosts, *certified))
+        return await _serve(settings, policy, extras, state, listener, hosts, hook)
 
 
-def _check_certificate(settings: Settings) -> None:
+def _check_certificate(settings: Settings) -> tuple[str, ...]:
+    """Warn of what is wrong with the certificate; return the names that it is for."""
     from appliance.tls import load_identity, now_utc  # 9 MB that plain HTTP does not need
 
     identity = load_identity(settings.tls_cert, settings.tls_key, now_utc())
     for what, hint in identity.warnings(now_utc()) if identity else ():
         log.warning("appliance.certificate", what=what, next=hint)
+    return identity.names if identity else ()
 
 
 async def _serve(
@@ -110,6 +115,7 @@ async def _serve(
     extras: Extras,
     state: StateFolder,
     listener: socket.socket,
+    hosts: Hosts,
     hook: Hook | None,
 ) -> int:
     keys = _keys(settings, state)
@@ -126,8 +132,10 @@ async def _serve(
     tokenizer = TokenizerWatch(engine, settings, metrics.tokenizer_mismatches.set)
     engine.listen(tokenizer.follow)
     build = engine_facts(settings.engine_command) if settings.engine == "spawn" else None
-    control = Control(engine, gate, settings, incidents, build)
-    app = build_app(Parts(control, relay, metrics, keys))
+    control = Control(engine, gate, settings, metrics, hosts, incidents, build)
+    logins = Logins(settings.login_idle_s, settings.login_s)
+    app = build_app(Parts(control, relay, metrics, keys, logins))
+    following = asyncio.create_task(_follow_operator_key(keys, logins))
     base_url = _address(settings, listener)
     state.address.write_text(base_url + "\n", encoding="ascii")
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
@@ -139,7 +147,17 @@ async def _serve(
         try:
             return await _Session(running, app, listener, state.socket, hook, control.end).run()
         finally:
+            following.cancel()
             await tokenizer.end()
+
+
+async def _follow_operator_key(keys: Keys, logins: Logins) -> None:
+    """Take a new operator key from its file within a second, and end all log-ins of the old one."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if keys.look():
+            logins.end_all()
+            log.info("keys.operator_changed", is_there=bool(keys.operator))
 
 
 def _rest(engine: Engine, gate: Gate) -> Callable[[], None]:
@@ -188,7 +206,8 @@ def _keys(settings: Settings, state: StateFolder) -> Keys:
             "the client key and the operator key are the same",
             f"delete {state.operator_key}, or set APPLIANCE_OPERATOR_KEY to another one",
         )
-    return Keys(client, operator, KeyFile(settings.client_keys or state.client_keys))
+    named = KeyFile(settings.client_keys or state.client_keys)
+    return Keys(client, operator, named, None if settings.operator_key else state.operator_key)
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

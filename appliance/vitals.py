@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,24 +43,28 @@ async def read_counters(upstream: Upstream, within_s: float = READ_S) -> EngineC
 
 
 def parse_counters(text: bytes) -> EngineCounters | None:
-    """Return the counters in Prometheus text, summed over label sets; None if there is none.
+    """Return the counters in Prometheus text, summed over label sets; None if there is none."""
+    sums = sums_of(text, (*_LOAD, *_PROGRESS))
+    if not sums:
+        return None
+    load = sum(sums.get(name, 0.0) for name in _LOAD)
+    return EngineCounters(int(load), tuple(sums.get(name, 0.0) for name in _PROGRESS))
+
+
+def sums_of(text: bytes, names: Collection[bytes]) -> dict[bytes, float]:
+    """Return the named samples in Prometheus text, summed over label sets; absent is not there.
 
     Lines are matched, not parsed: this runs each second or two, over some thousand lines.
     """
-    sums = dict.fromkeys((*_LOAD, *_PROGRESS), 0.0)
-    found = False
+    sums: dict[bytes, float] = {}
     for line in text.split(b"\n"):
         if not line.startswith(b"vllm:"):
             continue
         name = line.partition(b"{")[0].partition(b" ")[0]
-        value = finite(line.rpartition(b" ")[2]) if name in sums else None
+        value = finite(line.rpartition(b" ")[2]) if name in names else None
         if value is not None:
-            sums[name] += value
-            found = True
-    if not found:
-        return None
-    load = sum(sums[name] for name in _LOAD)
-    return EngineCounters(int(load), tuple(sums[name] for name in _PROGRESS))
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 async def read_power_w(program: str = "nvidia-smi", within_s: float = READ_S) -> float | None:

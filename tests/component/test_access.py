@@ -15,14 +15,17 @@ from appliance.control import Control
 from appliance.door import RELAYED, methods_of
 from appliance.gateway import build_relay
 from appliance.host import StateFolder, find_extras
+from appliance.hostcheck import Hosts
 from appliance.keys import Keys
 from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.settings import load_settings
+from appliance.weblogin import Logins
+from appliance.webpages import read_pages
 from tests.appliances import CONTROL, WEB, ApplianceProcess, environment, web
 
 KEYS = ("none", "wrong", "client", "operator")
-ALL, CLIENTS, OPERATOR = "all", "clients", "operator"
+ALL, CLIENTS, OPERATOR, LOGIN = "all", "clients", "operator", "login"
 
 # The least that each route asks for. A route without a row fails the first test.
 ROWS = {
@@ -41,6 +44,13 @@ ROWS = {
     ("POST", "/v1/messages/count_tokens"): CLIENTS,
     ("POST", "/tokenize"): CLIENTS,
     ("POST", "/v1/embeddings"): CLIENTS,
+    **{("GET", page): ALL for page in read_pages()},
+    ("GET", f"{CONTROL}/login"): LOGIN,
+    ("POST", f"{CONTROL}/login"): LOGIN,
+    ("POST", f"{CONTROL}/logout"): OPERATOR,
+    ("GET", f"{CONTROL}/figures"): OPERATOR,
+    ("GET", f"{CONTROL}/budget"): OPERATOR,
+    ("GET", f"{CONTROL}/kilo"): OPERATOR,
     ("GET", f"{CONTROL}/status"): OPERATOR,
     ("GET", f"{CONTROL}/plan"): OPERATOR,
     ("GET", f"{CONTROL}/logs"): OPERATOR,
@@ -66,9 +76,10 @@ def routes_of(folder: Path) -> set[tuple[str, str]]:
         engine, incidents = asyncio.run(built)
     relay = build_relay(settings, engine, gate, policy, metrics)
     keys = Keys("client", "operator")
-    door: Any = build_app(Parts(Control(engine, gate, settings, incidents), relay, metrics, keys))
+    control = Control(engine, gate, settings, metrics, Hosts(), incidents)
+    door: Any = build_app(Parts(control, relay, metrics, keys, Logins(1, 1)))
     relayed = {(method, path) for path, route in RELAYED.items() for method in methods_of(route)}
-    return set(_flat(door.app.routes)) | {row for row in relayed if row[0] != "HEAD"}
+    return set(_flat(door.app.app.routes)) | {row for row in relayed if row[0] != "HEAD"}
 
 
 def _flat(routes: Iterable[Any]) -> Iterable[tuple[str, str]]:
@@ -95,7 +106,7 @@ def status(box: ApplianceProcess, method: str, path: str, key: str) -> int:
 
 def behind(path: str) -> tuple[int, ...]:
     """Return what may be behind an open door: no incident is called {incident}."""
-    return (404,) if "{" in path else (200, 202)
+    return (404,) if "{" in path else (200, 202, 204)
 
 
 @pytest.mark.parametrize(("method", "path"), ROWS, ids=[path for _, path in ROWS])
@@ -108,6 +119,11 @@ def test_each_key_opens_what_it_is_for(box: ApplianceProcess, method: str, path:
     }
     if needs == ALL:
         assert got == dict.fromkeys(KEYS, 200)
+        return
+    if needs == LOGIN:  # anybody may try: GET is told 401, a body that is no JSON 400 or 415
+        assert got["client"] == 403
+        expected = (401, 401) if method == "GET" else (415, 415)
+        assert (got["none"], got["wrong"]) == expected
         return
     assert (got["none"], got["wrong"]) == (401, 401)
     if needs == OPERATOR:

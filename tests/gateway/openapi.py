@@ -26,7 +26,7 @@ def control_routes() -> Json:
     """
     nothing = cast(Any, None)  # the routes alone are looked at
     app = FastAPI(title="Unglitched: the control API", version="1")
-    app.include_router(Control(nothing, nothing, nothing).router())
+    app.include_router(Control(nothing, nothing, nothing, nothing, nothing).router())
     schema = app.openapi()
     paths = {path: at for path, at in schema["paths"].items() if path != NEVER_ENDS}
     ours = model_routes()["components"]

@@ -7,18 +7,14 @@ import msgspec
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from appliance.door import (
-    ACCESS,
-    LOCAL_KEY,
-    MOST_DELAYED,
-    RELAYED,
-    Door,
-    caller_of,
-    methods_of,
-)
+from appliance.browsers import Browsers, caller_of
+from appliance.door import ACCESS, LOCAL_KEY, RELAYED, Door, methods_of
+from appliance.failedkeys import MOST_DELAYED, FailedKeys
+from appliance.hostcheck import Hosts
 from appliance.keys import OPERATOR, Keys
 from appliance.metrics import Metrics
 from appliance.openai import RelayRoute
+from appliance.weblogin import Logins
 from tests.appliances import metric
 
 CHAT = "/v1/chat/completions"
@@ -69,7 +65,10 @@ class House:
         self.came: list[tuple[str, str]] = []
         self.metrics = Metrics()
         keys = Keys("client-key", "operator-key")
-        self.door = Door(self.app, self.carry, keys, self.metrics, delay_s)
+        self.logins = Logins(60, 600)
+        failures = FailedKeys(self.metrics, delay_s)
+        browsers = Browsers(Hosts(), self.logins)
+        self.door = Door(self.app, self.carry, keys, failures, browsers, ("/",))
 
     async def app(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         self.came.append(("app", scope["path"]))
