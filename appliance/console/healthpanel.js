@@ -59,8 +59,15 @@ function counted(name, value) {
   return [
     { name, value: number(sum) ?? "", isSub: false },
     ...kinds.filter(([, count]) => (total(count) ?? 0) > 0).map(([kind, count]) => (
-      { name: capital(words(kind)), value: number(total(count)) ?? "", isSub: true })),
+      { name: capital(words(kind)) + outcomes(count), value: number(total(count)) ?? "", isSub: true })),
   ];
+}
+
+/** What was done with each: "(2 mended, 1 left)". @param {unknown} count */
+function outcomes(count) {
+  if (count === null || typeof count !== "object") return "";
+  const some = Object.entries(count).filter(([, number]) => number > 0);
+  return some.length ? ` (${some.map(([done, many]) => `${number(many)} ${words(done)}`).join(", ")})` : "";
 }
 
 /** @param {Count[]} rows */

@@ -24,7 +24,7 @@ const rowId = (incident) => `incident-${text(incident.id)}`;
 /** @param {any} incident @param {boolean} isOpen */
 function row(incident, isOpen) {
   const body = make("div", { class: "incident-body" });
-  const details = make("details", { class: "incident", id: rowId(incident) },
+  const details = make("details", { id: rowId(incident) },
     make("summary", {}, sign("open"),
       make("span", { class: "what" }, capital(words(incident.code)) || "Unknown"),
       make("span", { class: "when" }, clock(incident.at) ?? "")),
@@ -34,7 +34,8 @@ function row(incident, isOpen) {
     if (details.hasAttribute("open")) void whole(body, incident);
   }, { once: true });
   details.toggleAttribute("open", isOpen);
-  return details;
+  // What happened stands under a shut line too: the eye should not have to open it.
+  return make("div", { class: "incident" }, details, make("p", { class: "brief", "aria-hidden": "true" }, capital(text(incident.what))));
 }
 
 /** Fetch what a list leaves out. @param {HTMLElement} body @param {any} incident */
@@ -49,7 +50,7 @@ async function whole(body, incident) {
 /** @param {HTMLElement} body @param {any} incident */
 function fill(body, incident) {
   const lines = Array.isArray(incident.lines) ? incident.lines.map(String) : [];
-  const hint = text(incident.hint);
+  const hint = capital(text(incident.hint));
   body.replaceChildren(
     make("p", {}, capital(text(incident.what)) || "Nothing more is known of it."),
     ...(hint ? [make("p", { class: "hint" }, make("span", {}, "What to do"), " ", make("span", {}, hint))] : []),

@@ -10,7 +10,7 @@ const button = byId("kilo-copy", HTMLButtonElement);
 /** Fetch the block; its limits follow the context that is served. */
 export async function fetchKilo() {
   try {
-    write(block, JSON.stringify(await get("/kilo"), null, 2));
+    write(block, JSON.stringify((await get("/kilo")).config, null, 2));
     button.disabled = false;
   } catch (error) {
     write(block, `Not to be had now: ${error instanceof Error ? error.message : "no answer"}`);

@@ -69,6 +69,7 @@ function takeStatus(status) {
 function refresh() {
   void quietly(async () => takeStatus(await get("/status")));
   void quietly(async () => takeLines((await get(`/logs?lines=300&after=${newestLine()}`)).lines ?? []));
+  void quietly(async () => model.takeHistory((await get("/figures")).figures ?? []));
   void fetchBudget();
   void fetchIncidents();
   void fetchKilo();

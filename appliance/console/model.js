@@ -39,16 +39,26 @@ export class Model {
     const at = unix(figures?.at);
     if (at !== null) this.ahead = at - Date.now() / 1000;
     this.figures = figures;
-    const count = (/** @type {unknown} */ value) => (isNumber(value) ? value : null);
-    this.history.push({
-      out: count(figures?.completion_tokens_per_s),
-      in: count(figures?.prompt_tokens_per_s),
-      ttft: count(figures?.ttft_s?.p50),
-      load: total([count(figures?.running), count(figures?.waiting)]),
-    });
+    this.history.push(Model.#moment(figures));
     this.history.splice(0, Math.max(0, this.history.length - HISTORY));
     if (this.budget && isNumber(figures?.memory?.available)) {
       this.budget = { ...this.budget, available_bytes: figures.memory.available };
     }
+  }
+
+  /** Take what was told before we looked. @param {any[]} earlier */
+  takeHistory(earlier) {
+    if (earlier.length) this.history = earlier.map(Model.#moment).slice(-HISTORY);
+  }
+
+  /** @param {any} figures @returns {Moment} */
+  static #moment(figures) {
+    const count = (/** @type {unknown} */ value) => (isNumber(value) ? value : null);
+    return {
+      out: count(figures?.completion_tokens_per_s),
+      in: count(figures?.prompt_tokens_per_s),
+      ttft: count(figures?.ttft_s?.p50),
+      load: total([count(figures?.running), count(figures?.waiting)]),
+    };
   }
 }

@@ -50,7 +50,7 @@ export function stateWords(status) {
     title: degraded && state === "ready" ? "Ready, with a warning" : title,
     tone: degraded && tone === "ok" ? "warn" : tone,
     why: capital(degraded) || sentence(status.message) || REASONS[reason] || usual || named,
-    hint: text(status.hint),
+    hint: capital(text(status.hint)),
     next: nextWords(status),
   };
 }
@@ -65,13 +65,13 @@ function degradedWords(status) {
 /** @param {unknown} what */
 function sentence(what) {
   const said = capital(text(what).trim());
-  return said && !/[.!?)]$/.test(said) ? `${said}.` : said;
+  return said && !/[.!?]$/.test(said) ? `${said}.` : said;
 }
 
 /** @param {any} status */
 function nextWords(status) {
   const next = text(status.next).replace(/^nothing until: appliance (\w+)$/, "Nothing happens until you $1 it");
-  return next.replace(/,$/, "") && capital(next);
+  return capital(next.replace(/^(?=(starts|restarts|stops|is) )/, "it "));
 }
 
 /**
