@@ -93,11 +93,11 @@ def test_a_stolen_cookie_is_dead_once_the_key_was_changed(
     appliance.until("ready")
     tab = console(appliance, may_refuse=True).log_in(appliance.key("operator"))
     tab.until_live()
-    stolen = {one["name"]: one["value"] for one in tab.page.context.cookies()}  # type: ignore[typeddict-item]
+    stolen = {one["name"]: one["value"] for one in tab.page.context.cookies()}
     assert stolen
     assert all(
         one["httpOnly"] and one["sameSite"] == "Strict" for one in tab.page.context.cookies()
-    )  # type: ignore[typeddict-item]
+    )
     url = f"{appliance.base_url}{CONTROL}/status"
 
     def thief() -> int:

@@ -1,5 +1,6 @@
 """What the appliance tells is text, whatever it holds; and what it does not tell is a dash."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.browser.page import answering
 
 EVIL = "<img src=x data-evil onerror=\"document.title='owned'\"><script>window.owned=1</script>"
 API = "**/appliance/v1/"
+ANSWER = '{"choices":[{"delta":{"reasoning":"<img data-evil>","content":"<b data-evil>"}}]}'
 BAD_WORDS = ("undefined", "NaN", "null", "[object", "Infinity", "Invalid Date")
 
 NOTHING: dict[str, Any] = {}
@@ -53,10 +55,9 @@ def test_markup_in_what_is_told_stays_text(
     tab.page.route(f"{API}logs*", answering(lambda _: {"lines": lines}))
     tab.page.route(f"{API}incidents", answering(lambda _: {"incidents": [incident]}))
     tab.page.route(f"{API}events", lambda route: route.abort())
-    tab.page.route("**/v1/chat/completions", lambda route: route.fulfill(
-        content_type="text/event-stream",
-        body='data: {"choices":[{"delta":{"reasoning":"<img data-evil>","content":"<b data-evil>"}}]}\n\n',
-    ))  # fmt: skip
+    tab.page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(body=f"data: {ANSWER}\n\n")
+    )
     tab.log_in(shared_box.key("operator"))
     expect(tab.page.locator("#log")).to_contain_text("<script>window.owned=1</script> in a line")
     expect(tab.page.locator("#model")).to_contain_text("onerror")
@@ -75,7 +76,7 @@ def test_what_is_not_known_is_a_dash_and_never_a_word_of_the_language(
 ) -> None:
     tab = console(shared_box)
     for name in ("status", "budget", "incidents"):
-        tab.page.route(f"{API}{name}", answering(lambda _, name=name: told.get(name, {})))
+        tab.page.route(f"{API}{name}", answering(partial(lambda one, _: told.get(one, {}), name)))
     figures = [told.get("figures", {})]
     tab.page.route(f"{API}figures", answering(lambda _: {"figures": figures}))
     tab.page.route(f"{API}events", lambda route: route.abort())
@@ -83,5 +84,5 @@ def test_what_is_not_known_is_a_dash_and_never_a_word_of_the_language(
     expect(tab.page.locator("#kilo")).to_contain_text("provider")
     page = tab.page.locator("body").inner_text() + tab.page.locator("main").inner_html()
     assert not [word for word in BAD_WORDS if word in page]
-    expect(tab.page.locator("#tile-out")).to_contain_text("–")
+    expect(tab.page.locator("#tile-out")).to_contain_text("\N{EN DASH}")
     tab.complaints[:] = [text for text in tab.complaints if "net::ERR_FAILED" not in text]
