@@ -3,6 +3,7 @@
 import ast
 import inspect
 import stat
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,9 @@ def test_keys_are_compared_in_constant_time_only() -> None:
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert compared == ["named is not self._known"]  # two tuples, and no key in it
     assert calls.count("secrets.compare_digest") == 1
-    leaves = [node for node in ast.walk(tree) if isinstance(node, (ast.Break, ast.Return))]
-    assert len(leaves) == 2  # none of them within the loop: every key is looked at
+    caller = ast.parse(textwrap.dedent(inspect.getsource(keys.Keys.caller)))
+    leaves = [node for node in ast.walk(caller) if isinstance(node, (ast.Break, ast.Return))]
+    assert len(leaves) == 1  # at its end: every key is looked at
 
 
 # ---- named keys
@@ -193,3 +195,43 @@ def test_without_a_bearer_anthropics_header_counts(authorization: str | None) ->
 
 def test_a_bearer_goes_before_anthropics_header() -> None:
     assert bearer("Bearer first", "second") == "first"
+
+
+# ---- another operator key, while it runs
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    path = tmp_path / "operator_key"
+    path.write_text("operator-key\n")
+    return path
+
+
+def test_a_new_operator_key_is_taken_and_the_old_one_opens_nothing(kept: Path) -> None:
+    ring = Keys("client-key", "operator-key", None, kept)
+    assert not ring.look()
+    kept.write_text("another-key\n")
+    assert ring.look()
+    assert not ring.look()  # told once
+    assert ring.caller("another-key").access is Access.OPERATOR
+    assert ring.caller("operator-key").access is Access.NOBODY
+    assert ring.caller("client-key").access is Access.CLIENT
+
+
+def test_no_key_in_the_file_is_no_key_at_all_until_there_is_one(kept: Path) -> None:
+    ring = Keys("client-key", "operator-key", None, kept)
+    for revoke in (kept.unlink, lambda: kept.write_text(""), lambda: kept.write_text("client-key")):
+        kept.write_text("operator-key")
+        ring.look()
+        assert ring.caller("operator-key").access is Access.OPERATOR
+        revoke()
+        assert ring.look()
+        assert ring.caller("operator-key").access is Access.NOBODY
+        assert ring.caller("").access is Access.NOBODY
+        assert ring.caller("client-key").access is Access.CLIENT
+
+
+def test_a_given_operator_key_is_looked_for_nowhere() -> None:
+    ring = Keys("client-key", "operator-key")
+    assert not ring.look()
+    assert ring.caller("operator-key").access is Access.OPERATOR
