@@ -11,6 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ViewportSize, expect
 
+from appliance.probes import GREETING
 from tests.appliances import CHAT, LONG
 from tests.browser.page import Console
 from tests.browser.shots import shoot
@@ -29,7 +30,9 @@ WATCH = """window.seen = []; new MutationObserver(() => {
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """One appliance over the real engine, for this file; a death leaves time to look at it."""
-    with real_box(tmp_path_factory.mktemp("real"), restart_backoff_s=60) as box:
+    with real_box(
+        tmp_path_factory.mktemp("real"), restart_backoff_s=60, restart_backoff_cap_s=60
+    ) as box:
         box.serving()
         yield box
 
@@ -72,7 +75,7 @@ def busy(box: Box, clients: int) -> Iterator[None]:
 
 def test_a_chat_is_streamed_with_its_reasoning_folded(box: Box, tab: Console) -> None:
     tab.until_state("Ready")
-    tab.ask("Who are you?")
+    tab.ask(GREETING)
     expect(tab.page.locator("#chat-answer")).to_contain_text("Nikola", timeout=60_000)
     expect(tab.page.locator("#chat-aside")).to_contain_text("tokens", timeout=60_000)
     assert tab.page.locator("#chat-thought").text_content()
@@ -88,7 +91,7 @@ def test_figures_move_while_it_works(box: Box, tab: Console, chromium: Browser) 
             "Number(document.querySelector('#tile-out b').textContent.replaceAll(',', '')) > 0",
             timeout=60_000,
         )
-        tab.ask("Who are you?")
+        tab.ask(GREETING)
         expect(tab.page.locator("#chat-aside")).to_contain_text("tokens", timeout=60_000)
         tab.page.wait_for_function(
             "document.querySelector('#tile-out .stroke').getAttribute('d').split('L').length > 25",
