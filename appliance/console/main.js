@@ -134,7 +134,7 @@ whenOpened((isOurs) => {
   enter();
 });
 whenExpired(() => leave("Your session has ended. Log in again: the page is as you left it."));
-sessions.onmessage = async ({ data }) => {
+sessions.onmessage = async (/** @type {MessageEvent<string>} */ { data }) => {
   if (data === "out") leave("You have logged out in another tab.");
   else if (await resume().catch(() => false)) open(false);
 };

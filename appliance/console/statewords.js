@@ -58,7 +58,7 @@ export function stateWords(status) {
 /** @param {any} status */
 function degradedWords(status) {
   const codes = Array.isArray(status.degraded) ? status.degraded : [];
-  const said = codes.map((code) => DEGRADED[code] ?? words(code)).filter(Boolean);
+  const said = codes.map((/** @type {string} */ code) => DEGRADED[code] ?? words(code)).filter(Boolean);
   return said.length ? `${said.join("; ")}.` : "";
 }
 
