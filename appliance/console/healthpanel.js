@@ -11,7 +11,7 @@ export function showHealth({ figures }) {
   const shown = {
     gauges: [
       gauge("KV cache in use", figures?.kv_cache_used, "no engine serves"),
-      gauge("Prompt found in cache", figures?.prefix_cache_hit, "no prompt was read lately"),
+      gauge("Prompt cache hits", figures?.prefix_cache_hit, "no prompt lately"),
     ],
     counts: counts(figures),
   };

@@ -9,7 +9,7 @@ const place = byId("incidents", HTMLElement);
 
 /** @param {import("./model.js").Model} model */
 export function showIncidents({ incidents }) {
-  write(byId("incidents-aside", HTMLElement), incidents?.length ? `the last ${incidents.length}, newest first` : "");
+  write(byId("incidents-aside", HTMLElement), (incidents?.length ?? 0) > 1 ? `the last ${incidents?.length}, newest first` : "");
   const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.id));
   rebuild(place, incidents?.map((one) => text(one.id)) ?? null, () => {
     if (incidents === null) return [make("p", { class: "none" }, "Not known yet.")];
