@@ -11,6 +11,7 @@ machine's own name cannot be found out, that lets people in by it all the same.
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -66,6 +67,7 @@ def misdirected(header: str) -> RequestError:
     )
 
 
+@lru_cache(maxsize=64)  # clients are few, and who guesses keys sends the same name each time
 def parse_host(header: str) -> HostPort | None:
     """Return the parts of a Host header in lower case; None where it is no such thing."""
     try:
@@ -78,6 +80,7 @@ def parse_host(header: str) -> HostPort | None:
     return HostPort(host, port)
 
 
+@lru_cache(maxsize=64)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
