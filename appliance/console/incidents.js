@@ -62,7 +62,7 @@ function fill(body, incident) {
 
 /** @param {any} incident @returns {[string, string][]} */
 function facts(incident) {
-  const phase = text(incident.phase);
+  const phase = incident.phase === incident.state ? "" : text(incident.phase);
   const running = number(incident.requests_running);
   /** @type {[string, string | null][]} */
   const all = [

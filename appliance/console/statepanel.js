@@ -3,7 +3,7 @@
 
 import { byId, make, rebuild, show, sign, write } from "./dom.js";
 import { clock, length, number, text, unix, words } from "./format.js";
-import { coming, nextIn, stateWords } from "./statewords.js";
+import { coming, isDown, nextIn, stateWords } from "./statewords.js";
 
 /** @typedef {import("./model.js").Model} Model */
 
@@ -22,6 +22,7 @@ export function showState(model) {
   const tone = isAway ? "bad" : said.tone;
   const headline = isAway ? "Out of reach" : said.title;
   panel.dataset.tone = tone;
+  panel.toggleAttribute("data-down", isDown(model.status));
   rebuild(badge, tone, () => [sign(tone)]);
   write(title, headline);
   write(why, isAway ? awayWords(said.title) : [said.why, following(model, now)].filter(Boolean).join(" "));

@@ -85,6 +85,9 @@ export function nextIn(status, now) {
   return at > now ? ` in ${length(at - now)}` : " any moment now";
 }
 
+/** Whether the engine went down unasked: then its incidents come first. @param {any} status */
+export const isDown = (status) => ["failed", "backoff", "unreachable"].includes(text(status?.state));
+
 /** The states on their way to ready. */
 const COMING = new Set(["preparing", "starting"]);
 
