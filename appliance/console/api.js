@@ -39,9 +39,13 @@ export function chat(body, signal) {
   return ask("/v1/chat/completions", { ...changing(body), signal });
 }
 
-/** Tell whether there is a session; fetch what its changes need. @returns {Promise<boolean>} */
-export async function resume() {
-  if (!marked()) return false;
+/**
+ * Tell whether there is a session; fetch what its changes need.
+ * @param {boolean} [isSure] another tab has just told of one, which its mark may not have yet
+ * @returns {Promise<boolean>}
+ */
+export async function resume(isSure = false) {
+  if (!isSure && !marked()) return false;
   return opened(await send(`${CONTROL}/login`, {}));
 }
 

@@ -136,7 +136,7 @@ whenOpened((isOurs) => {
 whenExpired(() => leave("Your session has ended. Log in again: the page is as you left it."));
 sessions.onmessage = async (/** @type {MessageEvent<string>} */ { data }) => {
   if (data === "out") leave("You have logged out in another tab.");
-  else if (await resume().catch(() => false)) open(false);
+  else if (await resume(true).catch(() => false)) open(false);
 };
 byId("logout", HTMLButtonElement).addEventListener("click", async () => {
   await logout().catch(() => {});

@@ -7,7 +7,6 @@ from playwright.sync_api import expect
 
 from tests.appliances import CONTROL, WEB, ApplianceProcess, RunAppliance
 from tests.browser.conftest import OpenConsole
-from tests.browser.page import Console
 from tests.engines import wait_until
 
 
@@ -48,8 +47,9 @@ def test_the_right_key_opens_it_and_is_kept_nowhere(
 
 
 def test_logging_out_shuts_every_tab(
-    tab: Console, other_tab: Any, shared_box: ApplianceProcess
+    console: OpenConsole, other_tab: Any, shared_box: ApplianceProcess
 ) -> None:
+    tab = console(shared_box, may_refuse=True).log_in(shared_box.key("operator"))
     second = other_tab(tab)
     second.until_state("Ready")
     tab.page.get_by_role("button", name="Log out").click()

@@ -98,7 +98,9 @@ def test_it_is_dark_where_the_system_is_and_a_choice_is_kept(
     tab.page.get_by_role("button", name="Show it dark").click()
     assert ground(tab) < BLACK_BELOW
     tab.page.emulate_media(color_scheme="light")
-    assert ground(tab) > 255 - BLACK_BELOW, "the system's own choice is followed again"
+    # the system's own choice is followed again
+    expect(tab.page.locator("html")).to_have_attribute("data-theme", "light")
+    assert ground(tab) > 255 - BLACK_BELOW
 
 
 def test_all_can_be_reached_by_keyboard(tab: Console) -> None:
