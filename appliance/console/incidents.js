@@ -42,6 +42,8 @@ function row(incident, isOpen) {
 async function whole(body, incident) {
   try {
     fill(body, await get(`/incidents/${encodeURIComponent(text(incident.id))}`));
+    // a log's end says why
+    body.querySelectorAll("pre").forEach((lines) => lines.scrollTo(0, lines.scrollHeight));
   } catch {
     // what the list said of it stands there
   }

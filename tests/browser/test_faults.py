@@ -20,7 +20,7 @@ def test_an_engine_that_gave_up_is_shown_with_its_cause_and_a_reset_tries_again(
     lives.write_text(f"--log-lines {said} --exit-code 1\n")
     appliance = run("--lives", str(lives), restart_max_failures=1)
     appliance.until("failed")
-    tab = console(appliance, viewport={"width": 1280, "height": 1040})
+    tab = console(appliance, viewport={"width": 1200, "height": 820})
     tab.log_in(appliance.key("operator"))
     tab.until_state("Failed")
     tab.until_live()
