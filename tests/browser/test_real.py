@@ -152,6 +152,7 @@ def test_a_killed_engine_is_shown_with_its_diagnosis_within_two_seconds(
     expect(incident).to_contain_text("Engine killed")
     incident.click()
     expect(tab.page.locator("#incidents .incident-body").first).to_contain_text("signal 9")
+    tab.page.set_viewport_size({"width": 1200, "height": 600})  # lines of a log make a large file
     shoot(tab, "killed")
     tab.press("stop")
     tab.until_state("Stopped")
