@@ -22,5 +22,5 @@ bench-ledger: .venv/.dev ## CPU of the path guard's ledger, 1,000 to 200,000 tok
 bench-speed: .venv/.dev ## speed of the running appliance, with llama-benchy (URL=…)
 	@$(BIN)/appliance bench speed $(URL)
 
-bench-console: .venv/.dev ## what ten watchers of the console cost the sidecar
-	@$(BIN)/python -m tests.bench.console
+bench-console: .venv/.dev ## CPU of the console's watchers (4 minutes; REAL=1: the real engine)
+	@$(BIN)/python -m tests.bench.console $(if $(REAL),--real)
