@@ -96,14 +96,19 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def worker(
-    folder: Path, *, joined: bool = True, lease_s: float = 20.0, wrong_key_s: float = 0.0
+    folder: Path,
+    *,
+    joined: bool = True,
+    lease_s: float = 20.0,
+    wrong_key_s: float = 0.0,
+    desk: JoinDesk | None = None,
 ) -> AsyncIterator[Worker]:
     """Run a worker that keeps all in ``folder``; ``joined``: with a head whose key is ``KEY``."""
     kept, identity = Kept(folder), ensure_identity(folder / "cluster")
     if joined and kept.head() is None:
         kept.keep_head(HeadKept("head", digest_of(KEY)))
     engine = PlainEngine()
-    desk = JoinDesk(identity.fingerprint, lambda count: b"\x11" * count)
+    desk = desk or JoinDesk(identity.fingerprint, lambda count: b"\x11" * count)
     node = Node(engine, kept, desk, TERMS, lease_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
