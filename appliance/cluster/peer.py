@@ -15,7 +15,7 @@ from appliance.restart import Reason
 Spawn = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 Token = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32,64}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
-Bytes = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Word = Annotated[str, msgspec.Meta(max_length=200)]
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)]
 
@@ -41,11 +41,11 @@ class OrderRefused(PeerError):
     code = "order_refused"
 
 
-class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A value of the wire: what it does not know, it does not take."""
 
 
-class SpawnOrder(_Value, frozen=True):
+class SpawnOrder(Value, frozen=True):
     """Start your part of the engine, once. ``token`` marks this spawn's processes on both nodes.
 
     ``master_addr`` is the head's address on the cable, where torch meets. What follows
@@ -62,11 +62,11 @@ class SpawnOrder(_Value, frozen=True):
     kv_bytes: Bytes | None = None
 
 
-class Idle(_Value, frozen=True, tag="idle"):
+class Idle(Value, frozen=True, tag="idle"):
     """No child is there, and none has been since this node's appliance started."""
 
 
-class Alive(_Value, frozen=True, tag="alive"):
+class Alive(Value, frozen=True, tag="alive"):
     """A child runs. ``since_s`` is how long, in seconds: no clock is compared."""
 
     spawn: Spawn
@@ -74,7 +74,7 @@ class Alive(_Value, frozen=True, tag="alive"):
     since_s: float
 
 
-class Exited(_Value, frozen=True, tag="exited"):
+class Exited(Value, frozen=True, tag="exited"):
     """The last child is gone, with its whole tree. ``code`` is negative for a signal."""
 
     spawn: Spawn
@@ -85,7 +85,7 @@ class Exited(_Value, frozen=True, tag="exited"):
 NodeState = Idle | Alive | Exited
 
 
-class NodeFacts(_Value, frozen=True):
+class NodeFacts(Value, frozen=True):
     """What both nodes must have alike, or should. What could not be seen is empty, or None.
 
     ``checkpoint`` is the SHA-256 of the index and the shards' headers. ``engine_settings`` are
