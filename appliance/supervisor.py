@@ -295,7 +295,7 @@ class Supervisor:
             if earlier is not None:  # it may have a helper to end
                 await asyncio.wait([earlier])
             await self._settle()
-            order = Order(secrets.token_urlsafe(32), secrets.token_hex(8), rung)
+            order = Order(secrets.token_urlsafe(32), secrets.token_hex(16), rung)
             plan = await self._wiring.prepare(order)
         except DoesNotFit as error:
             if number == self._machine.spawn:
@@ -304,7 +304,8 @@ class Supervisor:
             grade = Grade.TRANSIENT if self._machine.history.failures else Grade.PERMANENT
             reason = Reason(error.code, error.what, error.hint, grade)
         except ApplianceError as error:
-            reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
+            grade = Grade.AWAITED if error.is_passing else Grade.PERMANENT
+            reason = Reason(error.code, error.what, error.hint, grade)
         except Exception as cause:  # a fault of ours: it ends this start, not the appliance
             log.exception("supervisor.fault", spawn=number)
             what = f"the start could not be prepared: {type(cause).__name__}: {cause}"
@@ -396,5 +397,7 @@ def _has_fallen(before: Machine, event: Event, now: Machine) -> bool:
         return True
     if isinstance(event, RanOut | RanShort) and now.history.rung != before.history.rung:
         return True  # nobody wanted it any more: it must be known all the same
+    if isinstance(event, PrepareFailed) and event.reason.grade is Grade.AWAITED:
+        return False  # nothing of this box failed, and it may go on for days
     came_from = before.state not in (*_FALLEN, EngineState.STOPPED)
     return came_from and now.state in _FALLEN

@@ -30,6 +30,7 @@ class PeerError(ApplianceError):
 class PeerLost(PeerError):
     """The other node does not answer: it, its appliance, or the link is gone."""
 
+    is_passing = True
     code = "peer_lost"
 
 

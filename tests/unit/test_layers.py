@@ -29,6 +29,7 @@ PURE = (
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
     *("cluster/peer", "cluster/wire", "cluster/joincode", "cluster/joindesk"),
+    *("clustersettings", "part", "shard"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
 # settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.

@@ -1,0 +1,81 @@
+"""What comes before a start over two boxes: the worker clear and alike, and one memory plan."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from appliance.cluster.peer import Alive, NodeFacts, Peer
+from appliance.cluster.twin import GRACE_S
+from appliance.facts import HostFacts, ModelFacts
+from appliance.launch import LaunchPlan
+from appliance.memory import Learned, MemoryPlan
+from appliance.preparation import Preparation
+from appliance.settings import Settings
+from appliance.shard import bounded, lesser, plan_part
+from appliance.supervisor import Order
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class HeadPreparation:
+    """Makes the plan of the head's part. ``inner`` is what one box does before a start.
+
+    ``compare`` raises ApplianceError for a difference of the boxes that breaks the engine.
+    """
+
+    inner: Preparation
+    peer: Peer
+    compare: Callable[[NodeFacts], Awaitable[None]]
+
+    async def prepare(self, order: Order) -> LaunchPlan:
+        """Return the plan for an order. Raises ApplianceError: PeerLost while it must wait."""
+        await self._clear()
+        facts = await self.peer.facts()
+        await self.compare(facts)
+        worker = host_of(facts)
+
+        def fit(
+            settings: Settings,
+            host: HostFacts,
+            model: ModelFacts,
+            learned: Learned | None,
+            rung: int,
+        ) -> MemoryPlan:
+            return plan_head(settings, host, worker, model, learned, rung)
+
+        return await replace(self.inner, fit=fit).prepare(order)
+
+    async def _clear(self) -> None:
+        """End what an earlier life of this head left on the worker: vLLM would wait for it."""
+        state = await self.peer.state()
+        if isinstance(state, Alive):
+            log.info("cluster.clearing", spawn=state.spawn, pid=state.pid)
+            await self.peer.stop(state.spawn, grace_s=GRACE_S)
+
+
+def host_of(facts: NodeFacts) -> HostFacts:
+    """Return of the worker what its memory plan takes. Pure."""
+    return HostFacts(
+        machine=facts.machine,
+        cpu_count=0,
+        memory_total_bytes=facts.memory_total_bytes,
+        memory_available_bytes=facts.memory_available_bytes,
+    )
+
+
+def plan_head(
+    settings: Settings,
+    host: HostFacts,
+    worker: HostFacts,
+    model: ModelFacts,
+    learned: Learned | None = None,
+    rung: int = 0,
+) -> MemoryPlan:
+    """Return the head's plan, with no more KV cache than the lesser box has. Raises DoesNotFit.
+
+    Overheads that were learned are this box's, and say nothing of the worker's. Pure.
+    """
+    own = plan_part(settings, host, model, learned, rung)
+    return bounded(own, lesser((own, plan_part(settings, worker, model, None, rung))))
