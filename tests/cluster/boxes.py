@@ -1,12 +1,11 @@
 """Two boxes over the real CPU engine, each in a network namespace of its own."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from appliance.cluster.identity import ensure_identity
 from appliance.cluster.membership import HeadKept, Kept, WorkerKept, digest_of
 from tests import engines
 from tests.appliances import COMMAND, ApplianceProcess, clean_environment, environment
-from tests.cluster.wires import CABLE, FRONT_ADDR, HEAD_ADDR, WORKER_ADDR, Wires, wired
+from tests.cluster.wires import CABLE, FRONT_ADDR, HEAD_ADDR, WORKER_ADDR, Wires
 from tests.engines import ROOT, wait_until
-from tests.fault.real import LOAD_S, SETTINGS, Box
+from tests.fault.real import SETTINGS, Box
 
 KEY = "c7" * 32
 NODE = [sys.executable, "-m", "tests.cluster.nodebox"]
