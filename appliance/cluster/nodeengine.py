@@ -82,7 +82,8 @@ class EnginePart:
         await self._settle()
         preparation = replace(self._means.preparation, fit=_fit(order))
         key = secrets.token_urlsafe(32)  # of a door that a headless part does not open
-        plan = await preparation.prepare(Order(key, order.token, rung=0))
+        # a mark of its own: where both boxes are one machine, neither sweeps the other's part
+        plan = await preparation.prepare(Order(key, f"{order.token}-worker", rung=0))
         self._baseline = memory_snapshot().get("MemAvailable")
         self.log.gate.strict = False
         self.log.gate.secrets = (key,)

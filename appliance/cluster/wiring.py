@@ -20,10 +20,11 @@ from appliance.settings import Settings
 
 @dataclass(frozen=True)
 class Pair:
-    """What makes two boxes one engine: what comes before a start, and how it is started."""
+    """What makes two boxes one engine: before a start, at the start, and at the very end."""
 
     preparation: HeadPreparation
     tie: Tie
+    close: Callable[[], Awaitable[None]]
 
 
 def join_pair(
@@ -55,7 +56,7 @@ def join_pair(
     def show(node: str, is_up: bool) -> None:
         metrics.node_up.labels(node).set(is_up)
 
-    return Pair(HeadPreparation(preparation, peer), Tie(peer, part, show))
+    return Pair(HeadPreparation(preparation, peer), Tie(peer, part, show), peer.close)
 
 
 def worker_part(
