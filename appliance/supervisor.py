@@ -348,14 +348,9 @@ class Supervisor:
         self.log.gate.known_paths = plan.known_paths
         try:
             self._now = Incarnation(
-                number,
-                plan,
-                self._wiring.care,
-                self.log,
-                lambda: self.traffic(),
-                self._send,
-                self._tell,
-            )
+                number, plan, self._wiring.care, self.log, lambda: self.traffic(),
+                self._send, self._tell,
+            )  # fmt: skip
         except ApplianceError as error:
             reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
             self._now = None

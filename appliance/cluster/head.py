@@ -27,13 +27,14 @@ class HeadPreparation:
 
     inner: Preparation
     peer: Peer
-    compare: Callable[[NodeFacts], Awaitable[None]]
+    compare: Callable[[NodeFacts], Awaitable[None]] | None = None
 
     async def prepare(self, order: Order) -> LaunchPlan:
         """Return the plan for an order. Raises ApplianceError: PeerLost while it must wait."""
         await self._clear()
         facts = await self.peer.facts()
-        await self.compare(facts)
+        if self.compare is not None:
+            await self.compare(facts)
         worker = host_of(facts)
 
         def fit(

@@ -21,6 +21,7 @@ from appliance.restart import Grade, Reason
 
 log = structlog.get_logger()
 
+HEAD, WORKER = "head", "worker"
 GRACE_S = 5.0  # the head is gone: nobody waits for what the worker still says
 ASKED_S = 3.0  # what became of the worker, when the head ended first
 SPAWNING_S = 20.0  # an order that is on its way is not overtaken by its own stop
@@ -28,11 +29,11 @@ SPAWNING_S = 20.0  # an order that is on its way is not overtaken by its own sto
 
 @dataclass(frozen=True)
 class Tie:
-    """Starts twins. ``show`` is told whether the worker's part runs."""
+    """Starts twins. ``show`` is told of each box whether its part runs."""
 
     peer: Peer
     part: Part
-    show: Callable[[bool], None]
+    show: Callable[[str, bool], None]
 
     def start(self, number: int, plan: LaunchPlan, on_line: Callable[[str], None]) -> Child:
         """Start both parts; returns with the head's. Raises SpawnFailed."""
@@ -67,12 +68,14 @@ class Twin(Child):
         self._order = order
         self._tie = tie
         self._is_swept = False
+        tie.show(HEAD, True)
         self._ordered = asyncio.create_task(self._order_worker())
         self._watching = asyncio.create_task(self._watch_worker())
 
     async def wait(self) -> int:
         """Return the head's exit code, once its leader is gone; ``why`` then says what of."""
         code = await super().wait()
+        self._tie.show(HEAD, False)
         if self.why is None:
             self.why = await self._asked()
         return code
@@ -97,7 +100,7 @@ class Twin(Child):
         await asyncio.wait([self._ordered])
         try:
             async for state in self._tie.peer.watch():
-                self._tie.show(isinstance(state, Alive))
+                self._tie.show(WORKER, isinstance(state, Alive))
                 if reason := fate(state, self._order.spawn):
                     self._end(reason)
                     return
@@ -109,7 +112,7 @@ class Twin(Child):
         if self.why is None:
             self.why = reason
             log.warning("cluster.part_lost", spawn=self._order.spawn, reason=reason.code)
-        self._tie.show(False)
+        self._tie.show(WORKER, False)
         self.kill_group()
 
     async def _asked(self) -> Reason | None:
@@ -126,7 +129,7 @@ class Twin(Child):
         self._ordered.cancel()
         self._watching.cancel()
         await asyncio.gather(self._ordered, self._watching, return_exceptions=True)
-        self._tie.show(False)
+        self._tie.show(WORKER, False)
         try:
             await self._tie.peer.stop(self._order.spawn, grace_s=GRACE_S)
         except ApplianceError as error:
