@@ -69,8 +69,9 @@ async def build_engine(
         idle_stop_after_s=settings.idle_stop_after_s,
         start=pair.tie.start if pair else start_alone,
     )
+    prepare = pair.preparation.prepare if pair else preparation.prepare
     wiring = Wiring(
-        pair.preparation.prepare if pair else preparation.prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
+        prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
         settings.expected_start_s,
     )  # fmt: skip
     supervisor = Supervisor(wiring)

@@ -128,6 +128,7 @@ def _add_plan(commands: Any) -> None:
     add_force(parser)
     parser.add_argument("--host-file", type=Path, metavar="FILE", help="plan for another machine")
     parser.add_argument("--model-file", type=Path, metavar="FILE", help="and another checkpoint")
+    parser.add_argument("--worker-file", type=Path, metavar="FILE", help="and a cluster's worker")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", const="json", dest="form")
     form.add_argument("--shell", action="store_const", const="shell", dest="form")
@@ -139,7 +140,8 @@ def _plan(options: argparse.Namespace) -> int:
     if options.form == "settings":
         print_settings(settings)
         return 0
-    return print_plan(settings, options.form or "table", options.host_file, options.model_file)
+    files = (options.host_file, options.model_file, options.worker_file)
+    return print_plan(settings, options.form or "table", *files)
 
 
 # ---- doctor

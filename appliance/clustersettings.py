@@ -53,7 +53,7 @@ class ClusterSettings(BaseModel):
         "mp", description="vLLM's own executor, or a Ray that you run yourself (expected)"
     )
     cluster_execute_timeout_s: Seconds = Field(
-        20.0, description="longest step of the engine over both boxes; then it ends"
+        60.0, description="longest step of the engine over both boxes; then it ends"
     )
     cluster_patience_s: Seconds = Field(
         10.0, description="longest silence of the other box, or of the cable, that is no failure"

@@ -60,12 +60,38 @@ def plan_part(
     )
 
 
-def lesser(plans: tuple[MemoryPlan, ...]) -> Bound:
-    """Return the least of several boxes: the fullest box decides for all."""
+def plan_nodes(
+    settings: Settings,
+    host: HostFacts,
+    worker: HostFacts,
+    model: ModelFacts,
+    learned: Learned | None = None,
+    rung: int = 0,
+) -> tuple[MemoryPlan, MemoryPlan]:
+    """Return the head's and the worker's plans, with one KV cache: that of the fuller box.
+
+    What was learned of overheads is the head's, and says nothing of the worker's. Raises
+    DoesNotFit, and says of which box.
+    """
+    own = plan_part(settings, host, model, learned, rung)
+    try:
+        other = plan_part(settings, worker, model, None, rung)
+    except DoesNotFit as error:
+        raise DoesNotFit(
+            f"on the worker: {error.what}",
+            error.hint,
+            shortfalls=error.shortfalls,
+            table=error.table,
+        ) from None
+    bound = _lesser(own, other)
+    return bounded(own, bound), bounded(other, bound)
+
+
+def _lesser(one: MemoryPlan, other: MemoryPlan) -> Bound:
     return Bound(
-        min(plan.kv_bytes for plan in plans),
-        min(plan.kv_tokens for plan in plans),
-        min(plan.max_model_len for plan in plans),
+        min(one.kv_bytes, other.kv_bytes),
+        min(one.kv_tokens, other.kv_tokens),
+        min(one.max_model_len, other.max_model_len),
     )
 
 

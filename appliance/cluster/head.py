@@ -12,7 +12,7 @@ from appliance.launch import LaunchPlan
 from appliance.memory import Learned, MemoryPlan
 from appliance.preparation import Preparation
 from appliance.settings import Settings
-from appliance.shard import bounded, lesser, plan_part
+from appliance.shard import plan_nodes
 from appliance.supervisor import Order
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class HeadPreparation:
             learned: Learned | None,
             rung: int,
         ) -> MemoryPlan:
-            return plan_head(settings, host, worker, model, learned, rung)
+            return plan_nodes(settings, host, worker, model, learned, rung)[0]
 
         return await replace(self.inner, fit=fit).prepare(order)
 
@@ -64,19 +64,3 @@ def host_of(facts: NodeFacts) -> HostFacts:
         memory_total_bytes=facts.memory_total_bytes,
         memory_available_bytes=facts.memory_available_bytes,
     )
-
-
-def plan_head(
-    settings: Settings,
-    host: HostFacts,
-    worker: HostFacts,
-    model: ModelFacts,
-    learned: Learned | None = None,
-    rung: int = 0,
-) -> MemoryPlan:
-    """Return the head's plan, with no more KV cache than the lesser box has. Raises DoesNotFit.
-
-    Overheads that were learned are this box's, and say nothing of the worker's. Pure.
-    """
-    own = plan_part(settings, host, model, learned, rung)
-    return bounded(own, lesser((own, plan_part(settings, worker, model, None, rung))))
