@@ -62,6 +62,7 @@ class Terms:
 
     head_addr: str
     tensor_parallel_size: int
+    master_port: int = 29501
 
     def refuse(self, order: SpawnOrder) -> None:
         """Raise OrderRefused for an order that is not what this node was set up for."""
@@ -72,11 +73,18 @@ class Terms:
                 "set APPLIANCE_CLUSTER_HEAD alike on both boxes",
                 code="other_head_address",
             )
+        if order.master_port != self.master_port:
+            raise OrderRefused(
+                f"the order says that torch meets at port {order.master_port}, and this node is "
+                f"set up for {self.master_port}",
+                "set APPLIANCE_CLUSTER_MASTER_PORT alike on both boxes",
+                code="other_master_port",
+            )
         if order.tensor_parallel_size != self.tensor_parallel_size:
             raise OrderRefused(
                 f"the order is for {order.tensor_parallel_size} ways of tensor parallel, and this "
                 f"node is set up for {self.tensor_parallel_size}",
-                "set the tensor parallel size alike on both boxes",
+                "set APPLIANCE_TENSOR_PARALLEL_SIZE alike on both boxes",
                 code="other_parallel_size",
             )
 
@@ -156,8 +164,8 @@ class Node:
             self._head = msgspec.structs.replace(head, serial=ask.serial, token=ask.order.token)
             self._kept.keep_head(self._head)
             self._lost = None
+            await self._engine.spawn(ask.order)  # which may settle memory first, for a minute
             self._lease_ends = self._loop.time() + self._lease_s
-            await self._engine.spawn(ask.order)
             self._changed()
             return self._reply()
 

@@ -43,7 +43,8 @@ from appliance.cluster.wire import (
 
 CONNECT_S = 3.0
 ANSWER_S = 5.0
-SPAWN_S = 60.0
+SPAWN_S = 180.0  # the worker may wait for memory to come back, and push some out, first
+FACTS_S = 60.0  # to read headers off a disk that sleeps
 SWEEP_S = 30.0  # from the end of the grace to the last process gone
 PATIENCE_S = 10.0  # a cable that is out for less is no loss
 AGAIN_S = 0.5
@@ -86,7 +87,7 @@ class NodeClient:
     async def facts(self) -> NodeFacts:
         """Return what the worker has seen of itself, with its clock beside ours."""
         began, clock = time.monotonic(), time.time()
-        reply = await self._ask(FACTS, Look(), FactsReply, SPAWN_S)
+        reply = await self._ask(FACTS, Look(), FactsReply, FACTS_S)
         round_trip_s = time.monotonic() - began
         skew_s = reply.clock_s - (clock + round_trip_s / 2)
         return msgspec.structs.replace(reply.facts, clock_skew_s=skew_s, round_trip_s=round_trip_s)
@@ -142,6 +143,8 @@ class NodeClient:
                 response = await stack.enter_async_context(post)
                 body = await _read(response)
         except (httpx.HTTPError, TimeoutError, ssl.SSLError) as cause:
+            if "certificate verify failed" in str(cause).lower():
+                raise self._stranger() from cause
             raise PeerLost(
                 f"the worker at {self.address} does not answer: {cause or type(cause).__name__}",
                 "is its appliance running (appliance node), and the cable in? appliance doctor",
@@ -151,6 +154,13 @@ class NodeClient:
         refusal = decode(body, Refusal)
         error = PeerError if response.status_code == 401 else OrderRefused
         raise error(f"the worker refuses: {refusal.what}", refusal.hint, code=refusal.code)
+
+    def _stranger(self) -> PeerError:
+        return PeerError(
+            f"what answers at {self.address} is not the worker that joined: another certificate",
+            "if its state folder was made anew: appliance cluster join --replace with its code",
+            code="other_certificate",
+        )
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -106,7 +106,6 @@ class NodeFacts(Value, frozen=True):
     rdma_devices: Words = ()
     memory_total_bytes: Bytes = 0
     memory_available_bytes: Bytes = 0
-    packet_rule: Word = ""  # a digest of the rule that keeps others out; "" where there is none
     engine_settings: Annotated[tuple[tuple[Word, Word], ...], msgspec.Meta(max_length=64)] = ()
     clock_skew_s: float = 0.0
     round_trip_s: float = 0.0
