@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
 
 from appliance.child import Child, spawn
+from appliance.cluster.nodelook import look_at_node
 from appliance.cluster.peer import Alive, Exited, Idle, NodeFacts, NodeState, SpawnOrder
 from appliance.diagnosis import diagnose_exit
 from appliance.errors import ApplianceError
@@ -46,8 +47,8 @@ class Means:
 
     preparation: Preparation
     memory: MemoryCare
-    look: Callable[[], Awaitable[NodeFacts]]
     settle_s: float
+    look: Callable[[Settings], NodeFacts] = look_at_node
 
 
 class EnginePart:
@@ -75,7 +76,8 @@ class EnginePart:
 
     async def facts(self) -> NodeFacts:
         """Return what is seen of this box."""
-        return await self._means.look()
+        means = self._means
+        return await asyncio.to_thread(means.look, means.preparation.settings)
 
     async def spawn(self, order: SpawnOrder) -> None:
         """Start the child; returns once it is there. Raises ApplianceError, DoesNotFit too."""

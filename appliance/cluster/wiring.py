@@ -8,7 +8,6 @@ from appliance.cluster.head import HeadPreparation
 from appliance.cluster.membership import Kept
 from appliance.cluster.nodeclient import NodeClient
 from appliance.cluster.nodeengine import EnginePart, Means
-from appliance.cluster.peer import NodeFacts
 from appliance.cluster.twin import Tie
 from appliance.errors import SettingsError
 from appliance.memorywatch import MemoryCare
@@ -63,7 +62,6 @@ def worker_part(
     settings: Settings,
     preparation: Preparation,
     metrics: Metrics,
-    look: Callable[[], Awaitable[NodeFacts]],
 ) -> EnginePart:
     """Return the worker's own part of the engine, for who takes the head's orders."""
     memory = MemoryCare(
@@ -72,6 +70,6 @@ def worker_part(
         drop_cache=preparation.drop_cache if preparation.swap else None,
         load_free_bytes=settings.load_free_floor,
     )
-    part = EnginePart(Means(preparation, memory, look, settings.settle_timeout_s))
+    part = EnginePart(Means(preparation, memory, settings.settle_timeout_s))
     part.log.gate.debug = settings.engine_debug
     return part

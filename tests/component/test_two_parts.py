@@ -11,10 +11,11 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from appliance.cluster.identity import ensure_identity
@@ -22,16 +23,18 @@ from appliance.cluster.joindesk import JoinDesk
 from appliance.cluster.membership import HeadKept, Kept, WorkerKept, digest_of
 from appliance.cluster.node import Node, Terms
 from appliance.cluster.nodeengine import EnginePart
+from appliance.cluster.nodelook import look_at_node
 from appliance.cluster.noderun import listening
 from appliance.cluster.nodeserver import NodeServer
 from appliance.cluster.peer import Alive, Exited, NodeFacts, SpawnOrder
 from appliance.cluster.wiring import worker_part
 from appliance.engine import Request
-from appliance.host import find_extras, memory_snapshot
+from appliance.errors import SettingsError
+from appliance.host import find_extras
 from appliance.metrics import Metrics
 from appliance.part import part_of
 from appliance.preparation import Preparation
-from appliance.settings import load_settings
+from appliance.settings import Settings, load_settings
 from appliance.tree import members
 from tests.appliance_tasks import Appliance, eventually, running_here
 from tests.appliances import environment
@@ -41,21 +44,14 @@ HEAD = "192.168.100.1"
 CABLE: dict[str, Any] = {
     "cluster_head": HEAD,
     "cluster_worker": "192.168.100.2",
-    "cluster_interface": "cable0",
+    "cluster_interface": "lo",
     "cluster_patience_s": 0.5,
     "restart_backoff_s": 0.1,
     "restart_backoff_cap_s": 0.1,
 }
-LEASE_S = 1.0
+LEASE_S = 20.0
 # Not /dev/null for an engine: it is there until somebody ends it.
 WAITS = "import signal; signal.signal(15, signal.SIG_DFL); signal.pause()"
-
-
-async def look() -> NodeFacts:
-    memory = memory_snapshot()
-    return NodeFacts(
-        memory_total_bytes=memory["MemTotal"], memory_available_bytes=memory["MemAvailable"]
-    )
 
 
 @dataclass
@@ -101,7 +97,7 @@ def make_worker(folder: Path) -> Worker:
         settings, find_extras(), folder, metrics, os.environ, None, lambda: None,
         part=part_of(settings),
     )  # fmt: skip
-    part = worker_part(settings, preparation, metrics, look)
+    part = worker_part(settings, preparation, metrics)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     return Worker(folder / "state", port, part, script)
@@ -274,9 +270,35 @@ async def test_a_worker_that_was_set_up_for_another_split_is_named(
         assert not worker.is_alive
 
 
-async def test_a_head_that_has_not_joined_says_what_to_type(tmp_path: Path) -> None:
-    from appliance.errors import SettingsError
+async def test_another_checkpoint_on_the_worker_is_refused_before_any_start(
+    worker: Worker, tmp_path: Path
+) -> None:
+    config = worker.script.parent / "model" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    async with worker.door(), head_of(tmp_path / "head", worker) as head:
+        snapshot = await head.until("failed")
+        assert snapshot.reason.code == "nodes_differ"
+        assert "checkpoint" in snapshot.reason.what
+        assert "rsync" in snapshot.reason.hint
+        assert not worker.is_alive
+        assert head.running.engine.plan is None
 
+
+async def test_another_version_on_the_worker_is_refused_and_named(
+    worker: Worker, tmp_path: Path
+) -> None:
+    def look(settings: Settings) -> NodeFacts:
+        return msgspec.structs.replace(look_at_node(settings), appliance_version="0.0.9")
+
+    worker.part = EnginePart(replace(worker.part._means, look=look))
+    async with worker.door(), head_of(tmp_path / "head", worker) as head:
+        snapshot = await head.until("failed")
+        assert snapshot.reason.code == "nodes_differ"
+        assert "0.0.9 on the worker" in snapshot.reason.what
+        assert not worker.is_alive
+
+
+async def test_a_head_that_has_not_joined_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="appliance cluster join"):
         async with running_here(tmp_path / "head", cluster_role="head", **CABLE):
             pass
