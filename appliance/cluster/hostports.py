@@ -75,6 +75,11 @@ class HostPorts:
         """Where the rule is kept."""
         return self.folder / "ports.nft"
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether there is something to remove."""
+        return self.file.exists() or self.unit.exists()
+
     def install(self, closed: Closed, say: Callable[[str], None]) -> None:
         """Set the rule now and at each boot. Raises HostError, and then leaves nothing behind."""
         options = f"--cable {closed.interface} --peer {closed.peer}"
