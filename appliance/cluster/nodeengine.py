@@ -41,6 +41,14 @@ log = structlog.get_logger()
 DIAGNOSED_LINES = 1000
 
 
+def mark_of(token: str) -> str:
+    """Return what marks the processes of the worker's part: not what marks those of the head's.
+
+    Where both boxes are one machine, neither may sweep the other's.
+    """
+    return f"{token}-worker"
+
+
 @dataclass(frozen=True)
 class Means:
     """What the worker's part is made with. ``look`` returns what is seen of this box."""
@@ -84,8 +92,7 @@ class EnginePart:
         await self._settle()
         preparation = replace(self._means.preparation, fit=_fit(order))
         key = secrets.token_urlsafe(32)  # of a door that a headless part does not open
-        # a mark of its own: where both boxes are one machine, neither sweeps the other's part
-        plan = await preparation.prepare(Order(key, f"{order.token}-worker", rung=0))
+        plan = await preparation.prepare(Order(key, mark_of(order.token), rung=0))
         self._baseline = memory_snapshot().get("MemAvailable")
         self.log.gate.strict = False
         self.log.gate.secrets = (key,)

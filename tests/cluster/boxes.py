@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from tests.engines import ROOT, wait_until
 from tests.fault.real import SETTINGS, Box
 
 KEY = "c7" * 32
-NODE = [sys.executable, "-m", "tests.cluster.nodebox"]
+NODE = [*COMMAND, "node"]
 PORT = 9001
 PATIENCE_S = 10.0
 TIMEOUT_S = 20
