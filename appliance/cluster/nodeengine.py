@@ -172,7 +172,7 @@ class _Running:
         lines = [line.text for line in self._part.log.tail(DIAGNOSED_LINES, self._first_line)]
         is_oom = oom_kills() > self._oom_kills
         reason = self._memory.fatal or self._short
-        reason = reason or diagnose_exit(code, lines, was_ready=False, oom_killed=is_oom)
+        reason = reason or diagnose_exit(code, lines, was_ready=None, oom_killed=is_oom)
         self._gone.set()
         self._part._over(Exited(self.order.spawn, code, reason))
 
