@@ -48,6 +48,12 @@ class WorkerBox:
         """What it has logged, over all its lives."""
         return (self.folder / "err.log").read_text(errors="replace")
 
+    def kill(self) -> None:
+        """Kill its appliance: what it had started lives on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def start(self) -> None:
         """Start its appliance."""
         with (self.folder / "err.log").open("ab") as log:

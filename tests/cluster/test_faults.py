@@ -121,9 +121,8 @@ def test_a_killed_head_takes_the_worker_with_it(two: Pair, faults: Faults) -> No
 def test_a_killed_worker_appliance_is_waited_for(two: Pair, faults: Faults) -> None:
     spawn = two.head.serving()
     parts = parts_of(two)
-    assert two.worker.process is not None
     began = time.time()
-    os.kill(two.worker.process.pid, signal.SIGKILL)
+    two.worker.kill()
     gone = fell(two, spawn, DETECT_S + PATIENCE_S)
     assert gone.reason == "worker_lost", gone
     wait_until(lambda: two.head.transitions[-1].reason == "peer_lost", 30, "the head to wait")
