@@ -72,7 +72,7 @@ async def build_engine(
     prepare = pair.preparation.prepare if pair else preparation.prepare
     wiring = Wiring(
         prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
-        settings.expected_start_s,
+        settings.expected_start_s, pair.close if pair else None,
     )  # fmt: skip
     supervisor = Supervisor(wiring)
     supervisor.log.gate.debug = settings.engine_debug

@@ -15,10 +15,9 @@ from appliance.cluster.joincode import SECRET_BYTES, spell
 from appliance.cluster.joindesk import CODE_S, JoinDesk
 from appliance.cluster.membership import Kept
 from appliance.cluster.node import Node, Terms
-from appliance.cluster.nodelook import look_at_node
 from appliance.cluster.noderun import listening
 from appliance.cluster.nodeserver import NodeServer
-from appliance.cluster.peer import NodeFacts
+from appliance.cluster.peer import mark_of
 from appliance.cluster.wiring import worker_part
 from appliance.errors import SettingsError
 from appliance.host import StateFolder, bind, find_extras
@@ -75,11 +74,7 @@ def _node(settings: Settings, state: StateFolder, kept: Kept, desk: JoinDesk) ->
         settings, find_extras(), state.evidence, metrics, os.environ, swap, lambda: None,
         part=part_of(settings),
     )  # fmt: skip
-
-    async def look() -> NodeFacts:
-        return await asyncio.to_thread(look_at_node, settings)
-
-    engine = worker_part(settings, preparation, metrics, look)
+    engine = worker_part(settings, preparation, metrics)
     terms = Terms(
         settings.cluster_head or "", settings.tensor_parallel_size, settings.cluster_master_port
     )
@@ -90,7 +85,7 @@ async def _end_earlier(kept: Kept) -> None:
     """End what a killed life of this node left: its last order's token marks it."""
     head = kept.head()
     if head is not None and head.token:
-        await end_orphans(record_of(0, head.token), ORPHANS_S)
+        await end_orphans(record_of(0, mark_of(head.token)), ORPHANS_S)
 
 
 async def show_codes(node: Node, desk: JoinDesk, say: Callable[[str], None]) -> None:

@@ -71,7 +71,7 @@ class Order:
 class Wiring:
     """What the composition root gives a supervisor.
 
-    ``prepare`` makes the plan for an order, or raises ApplianceError.
+    ``prepare`` makes the plan for an order, or raises ApplianceError; ``close`` is for the end.
     """
 
     prepare: Callable[[Order], Awaitable[LaunchPlan]]
@@ -80,6 +80,7 @@ class Wiring:
     keeper: Keeper
     settle_s: float
     expected_start_s: float
+    close: Callable[[], Awaitable[None]] | None = None
 
 
 class Supervisor:
@@ -348,8 +349,8 @@ class Supervisor:
         self.log.gate.known_paths = plan.known_paths
         try:
             self._now = Incarnation(
-                number, plan, self._wiring.care, self.log, lambda: self.traffic(),
-                self._send, self._tell,
+                number, plan, self._wiring.care, self.log, lambda: self.traffic(), self._send,
+                self._tell,
             )  # fmt: skip
         except ApplianceError as error:
             reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
@@ -373,6 +374,8 @@ class Supervisor:
         await self._tasks.end()
         if self._now:
             await self._now.end()
+        if self._wiring.close:
+            await self._wiring.close()
         self._keeper.gone()
 
 
@@ -392,7 +395,6 @@ def _has_fallen(before: Machine, event: Event, now: Machine) -> bool:
         return True
     if isinstance(event, RanOut | RanShort) and now.history.rung != before.history.rung:
         return True  # nobody wanted it any more: it must be known all the same
-    if isinstance(event, PrepareFailed) and event.reason.grade is Grade.AWAITED:
-        return False  # nothing of this box failed, and it may go on for days
     came_from = before.state not in (*_FALLEN, EngineState.STOPPED)
-    return came_from and now.state in _FALLEN
+    # who waits for another box has not failed, and it may go on for days
+    return came_from and now.state in _FALLEN and now.reason.grade is not Grade.AWAITED

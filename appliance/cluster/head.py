@@ -1,10 +1,12 @@
 """What comes before a start over two boxes: the worker clear and alike, and one memory plan."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
 from dataclasses import dataclass, replace
 
 import structlog
 
+from appliance.cluster.compare import Verdict, compare, refuse
+from appliance.cluster.nodelook import look_at_node
 from appliance.cluster.peer import Alive, NodeFacts, Peer
 from appliance.cluster.twin import GRACE_S
 from appliance.facts import HostFacts, ModelFacts
@@ -20,21 +22,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class HeadPreparation:
-    """Makes the plan of the head's part. ``inner`` is what one box does before a start.
-
-    ``compare`` raises ApplianceError for a difference of the boxes that breaks the engine.
-    """
+    """Makes the plan of the head's part. ``inner`` is what one box does before a start."""
 
     inner: Preparation
     peer: Peer
-    compare: Callable[[NodeFacts], Awaitable[None]] | None = None
 
     async def prepare(self, order: Order) -> LaunchPlan:
-        """Return the plan for an order. Raises ApplianceError: PeerLost while it must wait."""
+        """Return the plan for an order.
+
+        Raises ApplianceError: PeerLost while it must wait, NodesDiffer for what breaks the engine.
+        """
         await self._clear()
         facts = await self.peer.facts()
-        if self.compare is not None:
-            await self.compare(facts)
+        await self._compare(facts)
         worker = host_of(facts)
 
         def fit(
@@ -47,6 +47,20 @@ class HeadPreparation:
             return plan_nodes(settings, host, worker, model, learned, rung)[0]
 
         return await replace(self.inner, fit=fit).prepare(order)
+
+    async def _compare(self, worker: NodeFacts) -> None:
+        own = await asyncio.to_thread(look_at_node, self.inner.settings)
+        rows = compare(own, worker)
+        refuse(rows)
+        for row in rows:
+            if row.verdict is Verdict.WARNS:
+                log.warning(
+                    "cluster.differs",
+                    what=row.name,
+                    head=row.head,
+                    worker=row.worker,
+                    next=row.next,
+                )
 
     async def _clear(self) -> None:
         """End what an earlier life of this head left on the worker: vLLM would wait for it."""

@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
 
 from appliance.child import Child, spawn
-from appliance.cluster.peer import Alive, Exited, Idle, NodeFacts, NodeState, SpawnOrder
+from appliance.cluster.nodelook import look_at_node
+from appliance.cluster.peer import Alive, Exited, Idle, NodeFacts, NodeState, SpawnOrder, mark_of
 from appliance.diagnosis import diagnose_exit
 from appliance.errors import ApplianceError
 from appliance.events import Event, RanOut, RanShort
@@ -46,8 +47,8 @@ class Means:
 
     preparation: Preparation
     memory: MemoryCare
-    look: Callable[[], Awaitable[NodeFacts]]
     settle_s: float
+    look: Callable[[Settings], NodeFacts] = look_at_node
 
 
 class EnginePart:
@@ -75,14 +76,15 @@ class EnginePart:
 
     async def facts(self) -> NodeFacts:
         """Return what is seen of this box."""
-        return await self._means.look()
+        means = self._means
+        return await asyncio.to_thread(means.look, means.preparation.settings)
 
     async def spawn(self, order: SpawnOrder) -> None:
         """Start the child; returns once it is there. Raises ApplianceError, DoesNotFit too."""
         await self._settle()
         preparation = replace(self._means.preparation, fit=_fit(order))
         key = secrets.token_urlsafe(32)  # of a door that a headless part does not open
-        plan = await preparation.prepare(Order(key, order.token, rung=0))
+        plan = await preparation.prepare(Order(key, mark_of(order.token), rung=0))
         self._baseline = memory_snapshot().get("MemAvailable")
         self.log.gate.strict = False
         self.log.gate.secrets = (key,)

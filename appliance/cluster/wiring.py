@@ -8,7 +8,6 @@ from appliance.cluster.head import HeadPreparation
 from appliance.cluster.membership import Kept
 from appliance.cluster.nodeclient import NodeClient
 from appliance.cluster.nodeengine import EnginePart, Means
-from appliance.cluster.peer import NodeFacts
 from appliance.cluster.twin import Tie
 from appliance.errors import SettingsError
 from appliance.memorywatch import MemoryCare
@@ -20,10 +19,11 @@ from appliance.settings import Settings
 
 @dataclass(frozen=True)
 class Pair:
-    """What makes two boxes one engine: what comes before a start, and how it is started."""
+    """What makes two boxes one engine: before a start, at the start, and at the very end."""
 
     preparation: HeadPreparation
     tie: Tie
+    close: Callable[[], Awaitable[None]]
 
 
 def join_pair(
@@ -55,14 +55,13 @@ def join_pair(
     def show(node: str, is_up: bool) -> None:
         metrics.node_up.labels(node).set(is_up)
 
-    return Pair(HeadPreparation(preparation, peer), Tie(peer, part, show))
+    return Pair(HeadPreparation(preparation, peer), Tie(peer, part, show), peer.close)
 
 
 def worker_part(
     settings: Settings,
     preparation: Preparation,
     metrics: Metrics,
-    look: Callable[[], Awaitable[NodeFacts]],
 ) -> EnginePart:
     """Return the worker's own part of the engine, for who takes the head's orders."""
     memory = MemoryCare(
@@ -71,6 +70,6 @@ def worker_part(
         drop_cache=preparation.drop_cache if preparation.swap else None,
         load_free_bytes=settings.load_free_floor,
     )
-    part = EnginePart(Means(preparation, memory, look, settings.settle_timeout_s))
+    part = EnginePart(Means(preparation, memory, settings.settle_timeout_s))
     part.log.gate.debug = settings.engine_debug
     return part

@@ -14,22 +14,14 @@ from appliance.cluster.membership import Kept
 from appliance.cluster.node import Node, Terms
 from appliance.cluster.noderun import listening
 from appliance.cluster.nodeserver import NodeServer
-from appliance.cluster.peer import NodeFacts
 from appliance.cluster.wiring import worker_part
-from appliance.host import StateFolder, find_extras, memory_snapshot
+from appliance.host import StateFolder, find_extras
 from appliance.logs import configure
 from appliance.metrics import Metrics
 from appliance.part import part_of
 from appliance.preparation import Preparation
 from appliance.settings import load_settings
 from appliance.tree import become_subreaper
-
-
-async def look() -> NodeFacts:
-    memory = memory_snapshot()
-    return NodeFacts(
-        memory_total_bytes=memory["MemTotal"], memory_available_bytes=memory["MemAvailable"]
-    )
 
 
 async def main() -> None:
@@ -42,7 +34,7 @@ async def main() -> None:
         settings, find_extras(), state.evidence, metrics, os.environ, None, lambda: None,
         part=part_of(settings),
     )  # fmt: skip
-    engine = worker_part(settings, preparation, metrics, look)
+    engine = worker_part(settings, preparation, metrics)
     kept, identity = Kept(state.path), ensure_identity(state.path / "cluster")
     desk = JoinDesk(identity.fingerprint, secrets.token_bytes)
     terms = Terms(settings.cluster_head or "", settings.tensor_parallel_size)
