@@ -58,45 +58,55 @@ def _forget(settings: Settings) -> int:
 
 
 def add_cluster_command(commands: Any) -> None:
-    """Add ``appliance cluster``."""
+    """Add ``appliance cluster``, and its two commands."""
     examples = (
         "  appliance cluster join CODE            on the head: CODE as the worker shows it\n"
-        "  appliance cluster join CODE --worker 192.168.100.2\n"
-        "  appliance cluster show                 both boxes side by side, and what differs\n"
-        "exit codes: 0 done and alike, 1 refused, or what differs breaks the engine"
+        "  appliance cluster show                 both boxes side by side, and what differs"
     )
     about = "join the worker box, and compare it with this one"
-    parser = add_command(commands, "cluster", about, examples, _cluster)
-    add_settings_flags(parser)
-    parser.add_argument("what", choices=("join", "show"))
-    parser.add_argument("code", nargs="?", metavar="CODE", help="join: as the worker shows it")
+    parser: argparse.ArgumentParser = add_command(commands, "cluster", about, examples, _show)
+    _add_both(parser.add_subparsers(metavar="COMMAND", required=True))
+
+
+def _add_both(commands: Any) -> None:
+    examples = (
+        "  appliance cluster join CODE            appliance node shows it on the worker\n"
+        "  appliance cluster join CODE --worker 192.168.100.2\n"
+        "  appliance cluster join CODE --replace  after the worker was made anew\n"
+        "exit codes: 0 joined and alike, 1 refused, or what differs breaks the engine"
+    )
+    about = "take the worker box that shows this code"
+    parser = add_command(commands, "join", about, examples, _join)
+    parser.add_argument("code", metavar="CODE", help="as the worker shows it")
     parser.add_argument("--worker", metavar="HOST[:PORT]", help="default: APPLIANCE_CLUSTER_WORKER")
-    parser.add_argument("--replace", action="store_true", help="join: the worker there was")
-    parser.add_argument("--json", action="store_true", help="show: for programs")
+    parser.add_argument("--replace", action="store_true", help="the worker that there was")
+    add_settings_flags(parser)
+    examples = (
+        "  appliance cluster show\n"
+        "  appliance cluster show --json          for programs\n"
+        "exit codes: 0 alike, 1 refused, or what differs breaks the engine"
+    )
+    parser = add_command(commands, "show", "show both boxes side by side", examples, _show)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_settings_flags(parser)
 
 
-def _cluster(options: argparse.Namespace) -> int:
+def _of_head(options: argparse.Namespace) -> tuple[Settings, Kept]:
     settings = settings_of(options)
     if settings.cluster_role == "worker":
         raise SettingsError(
             "this box is the worker (APPLIANCE_CLUSTER_ROLE=worker)",
             "type it on the head; here: appliance node",
         )
-    kept = Kept(settings.state_dir)
-    if options.what == "show":
-        return _show(settings, kept, as_json=options.json)
-    if not options.code:
-        raise SettingsError(
-            "there is no code", "appliance cluster join CODE, which the worker shows"
-        )
-    return _join(settings, kept, options)
+    return settings, Kept(settings.state_dir)
 
 
-def _join(settings: Settings, kept: Kept, options: argparse.Namespace) -> int:
+def _join(options: argparse.Namespace) -> int:
+    settings, kept = _of_head(options)
     if (there := kept.worker()) is not None and not options.replace:
         raise HostError(
             f"this head has a worker already, at {there.address}",
-            "appliance cluster join --replace CODE forgets it",
+            "appliance cluster join CODE --replace forgets it",
         )
     from appliance.cluster.joining import join  # cryptography takes its time to load
 
@@ -104,7 +114,7 @@ def _join(settings: Settings, kept: Kept, options: argparse.Namespace) -> int:
     worker = join(host, port, options.code, _own_name())
     kept.keep_worker(worker)
     print(f"joined the worker at {worker.address}")
-    return _show(settings, kept, as_json=False)
+    return _show_both(settings, kept, as_json=False)
 
 
 def worker_address(given: str | None, settings: Settings) -> tuple[str, int]:
@@ -126,7 +136,12 @@ def _own_name() -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", platform.node())[:100] or "head"
 
 
-def _show(settings: Settings, kept: Kept, *, as_json: bool) -> int:
+def _show(options: argparse.Namespace) -> int:
+    settings, kept = _of_head(options)
+    return _show_both(settings, kept, as_json=options.json)
+
+
+def _show_both(settings: Settings, kept: Kept, *, as_json: bool) -> int:
     worker = kept.worker()
     if worker is None:
         raise HostError(

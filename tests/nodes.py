@@ -15,6 +15,7 @@ from appliance.cluster.node import Node, Terms
 from appliance.cluster.noderun import listening
 from appliance.cluster.nodeserver import NodeServer
 from appliance.cluster.peer import Alive, Exited, Idle, NodeFacts, NodeState, SpawnOrder
+from appliance.httpserver import ClientProtocol
 from appliance.listeners import Listeners
 from appliance.restart import Reason
 
@@ -102,6 +103,7 @@ async def worker(
     lease_s: float = 20.0,
     wrong_key_s: float = 0.0,
     desk: JoinDesk | None = None,
+    http: type[ClientProtocol] = ClientProtocol,
 ) -> AsyncIterator[Worker]:
     """Run a worker that keeps all in ``folder``; ``joined``: with a head whose key is ``KEY``."""
     kept, identity = Kept(folder), ensure_identity(folder / "cluster")
@@ -112,7 +114,7 @@ async def worker(
     node = Node(engine, kept, desk, TERMS, lease_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        async with listening(node, NodeServer(node, wrong_key_s), identity, listener):
+        async with listening(node, NodeServer(node, wrong_key_s), identity, listener, http):
             yield Worker(engine, node, desk, identity, kept, port)
 
 

@@ -101,6 +101,7 @@ class HostPorts:
         except HostError:
             with contextlib.suppress(HostError):
                 self._take_away()
+            self._unlink()
             raise
         say(f"TCP {closed.shown} now answer {closed.peer} on {closed.interface} alone")
         say(f"by {self.unit} and {self.file}; appliance host remove takes it back.")
@@ -190,6 +191,10 @@ class HostPorts:
             self.systemctl("disable", "--now", UNIT)
             self.unit.unlink()
             self.systemctl("daemon-reload")
+        self._unlink()
+
+    def _unlink(self) -> None:
+        self.unit.unlink(missing_ok=True)
         self.file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not there, or something else is in it
             self.folder.rmdir()

@@ -137,9 +137,10 @@ class NodeClient:
         return await self._ask(STATE, Look(seen, self._token), StateReply, ANSWER_S + WAIT_S)
 
     async def _ask(self, path: str, message: Value, kind: type[T], within_s: float) -> T:
+        limit = httpx.Timeout(within_s, connect=CONNECT_S)
         try:
             async with asyncio.timeout(within_s), contextlib.AsyncExitStack() as stack:
-                post = self._http.stream("POST", path, content=encode(message), timeout=within_s)
+                post = self._http.stream("POST", path, content=encode(message), timeout=limit)
                 response = await stack.enter_async_context(post)
                 body = await _read(response)
         except (httpx.HTTPError, TimeoutError, ssl.SSLError) as cause:
@@ -158,7 +159,7 @@ class NodeClient:
     def _stranger(self) -> PeerError:
         return PeerError(
             f"what answers at {self.address} is not the worker that joined: another certificate",
-            "if its state folder was made anew: appliance cluster join --replace with its code",
+            "if its state folder was made anew: appliance cluster join CODE --replace",
             code="other_certificate",
         )
 

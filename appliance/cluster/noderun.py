@@ -27,12 +27,16 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def listening(
-    node: Node, door: NodeServer, identity: Identity, listener: socket.socket
+    node: Node,
+    door: NodeServer,
+    identity: Identity,
+    listener: socket.socket,
+    http: type[ClientProtocol] = ClientProtocol,
 ) -> AsyncIterator[None]:
     """Answer on ``listener`` within the block; at its end the node's child ends first."""
     config = uvicorn.Config(
         door,
-        http=ClientProtocol,
+        http=http,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -46,7 +46,7 @@ class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SpawnOrder(Value, frozen=True):
-    """Start your part of the engine, once. ``token`` marks this spawn's processes on both nodes.
+    """Start your part of the engine, once. ``token`` marks this spawn's processes.
 
     ``master_addr`` is the head's address on the cable, where torch meets. What follows
     ``master_port`` is the head's plan, which both nodes must have alike; None: the engine's own.
@@ -60,6 +60,14 @@ class SpawnOrder(Value, frozen=True):
     max_model_len: Count | None = None
     max_num_seqs: Count | None = None
     kv_bytes: Bytes | None = None
+
+
+def mark_of(token: str) -> str:
+    """Return what marks the worker's processes of a spawn.
+
+    It is not the head's own: where both boxes are one machine, neither sweeps the other's part.
+    """
+    return f"{token}-worker"
 
 
 class Idle(Value, frozen=True, tag="idle"):

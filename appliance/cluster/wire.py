@@ -85,20 +85,26 @@ class Refusal(Value, frozen=True):
     hint: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
 
+class BadMessage(PeerError):
+    """What came is no message of this version."""
+
+    status = 400
+    code = "bad_message"
+
+
 def encode(message: Value) -> bytes:
     """Return a message as it travels."""
     return msgspec.json.encode(message)
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """Return the message. Raises PeerError for anything else, without its values."""
+    """Return the message. Raises BadMessage for anything else, without its values."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
-        raise PeerError(
+        raise BadMessage(
             f"this is no {kind.__name__}: {cause}",
             "both boxes must run the same version of the appliance",
-            code="bad_message",
         ) from cause
 
 

@@ -40,11 +40,11 @@ class Wires:
 
     def cut(self) -> None:
         """Pull the cable at the worker: the head sees its carrier go."""
-        _ip("-n", self.worker, "link", "set", CABLE, "down")
+        run_ip("-n", self.worker, "link", "set", CABLE, "down")
 
     def mend(self) -> None:
         """Plug it in again."""
-        _ip("-n", self.worker, "link", "set", CABLE, "up")
+        run_ip("-n", self.worker, "link", "set", CABLE, "up")
 
     @contextmanager
     def without_work(self) -> Iterator[None]:
@@ -80,25 +80,26 @@ def wired() -> Iterator[Wires]:
     wires, ours = Wires(f"ugh{mark}", f"ugw{mark}"), f"ugf{mark}"
     try:
         for namespace in (wires.head, wires.worker):
-            _ip("netns", "add", namespace)
-            _ip("-n", namespace, "link", "set", "lo", "up")
-        _ip("-n", wires.head, "link", "add", CABLE, "type", "veth",
+            run_ip("netns", "add", namespace)
+            run_ip("-n", namespace, "link", "set", "lo", "up")
+        run_ip("-n", wires.head, "link", "add", CABLE, "type", "veth",
             "peer", "name", CABLE, "netns", wires.worker)  # fmt: skip
         for namespace, address in ((wires.head, HEAD_ADDR), (wires.worker, WORKER_ADDR)):
-            _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", CABLE)
-            _ip("-n", namespace, "link", "set", CABLE, "up")
-        _ip("link", "add", ours, "type", "veth", "peer", "name", "front0", "netns", wires.head)
-        _ip("-n", wires.head, "addr", "add", f"{FRONT_ADDR}/24", "dev", "front0")
-        _ip("-n", wires.head, "link", "set", "front0", "up")
-        _ip("addr", "add", f"{OUR_ADDR}/24", "dev", ours)
-        _ip("link", "set", ours, "up")
+            run_ip("-n", namespace, "addr", "add", f"{address}/24", "dev", CABLE)
+            run_ip("-n", namespace, "link", "set", CABLE, "up")
+        run_ip("link", "add", ours, "type", "veth", "peer", "name", "front0", "netns", wires.head)
+        run_ip("-n", wires.head, "addr", "add", f"{FRONT_ADDR}/24", "dev", "front0")
+        run_ip("-n", wires.head, "link", "set", "front0", "up")
+        run_ip("addr", "add", f"{OUR_ADDR}/24", "dev", ours)
+        run_ip("link", "set", ours, "up")
         yield wires
     finally:
-        _ip("link", "del", ours, check=False)
+        run_ip("link", "del", ours, check=False)
         for namespace in (wires.head, wires.worker):
-            _ip("netns", "del", namespace, check=False)
+            run_ip("netns", "del", namespace, check=False)
 
 
-def _ip(*words: str, check: bool = True) -> None:
+def run_ip(*words: str, check: bool = True) -> None:
+    """Run ip; a failure is the test's."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
     assert done.returncode == 0 or not check, f"ip {' '.join(words)}: {done.stderr}"

@@ -28,14 +28,8 @@ PURE = (
     *("checkpoint/surveytext", "checkpoint/layerchart", "checkpoint/flags"),
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
-    *(
-        "cluster/peer",
-        "cluster/wire",
-        "cluster/joincode",
-        "cluster/joindesk",
-        "cluster/compare",
-        "cluster/portrule",
-    ),
+    *("cluster/peer", "cluster/wire", "cluster/joincode", "cluster/joindesk"),
+    *("cluster/compare", "cluster/portrule"),
     *("clustersettings", "part", "shard"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
