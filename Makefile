@@ -11,7 +11,7 @@ WORKERS := -n 2
 SHELL_FILES := $(shell git ls-files '*.sh' .ci/run tests/engine_source/stubs/bin \
 	tests/engine_source/stubs/cuda/bin/nvcc)
 APART := --ignore tests/fault --ignore tests/kernel --ignore tests/container --ignore tests/helper \
-	--ignore tests/accept --ignore tests/gateway
+	--ignore tests/accept --ignore tests/gateway --ignore tests/cluster
 
 .PHONY: help
 help: ## print this help
@@ -72,7 +72,7 @@ clean: ## remove the environments, the demo and all caches
 # ---- the container path, the helper that makes room in memory, the gateway, benchmarks
 
 include docker/container.mk tests/helper/helper.mk tests/gateway/gateway.mk tests/bench/bench.mk \
-	extras/extras.mk
+	tests/cluster/cluster.mk extras/extras.mk
 
 # ---- environments
 

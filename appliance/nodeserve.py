@@ -15,9 +15,9 @@ from appliance.cluster.joincode import SECRET_BYTES, spell
 from appliance.cluster.joindesk import CODE_S, JoinDesk
 from appliance.cluster.membership import Kept
 from appliance.cluster.node import Node, Terms
+from appliance.cluster.nodeengine import mark_of
 from appliance.cluster.noderun import listening
 from appliance.cluster.nodeserver import NodeServer
-from appliance.cluster.peer import mark_of
 from appliance.cluster.wiring import worker_part
 from appliance.errors import SettingsError
 from appliance.host import StateFolder, bind, find_extras
@@ -82,7 +82,7 @@ def _node(settings: Settings, state: StateFolder, kept: Kept, desk: JoinDesk) ->
 
 
 async def _end_earlier(kept: Kept) -> None:
-    """End what a killed life of this node left: its last order's token marks it."""
+    """End what a killed life of this node left: its last order's mark is on it."""
     head = kept.head()
     if head is not None and head.token:
         await end_orphans(record_of(0, mark_of(head.token)), ORPHANS_S)

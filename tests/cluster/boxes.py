@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,22 +14,23 @@ from appliance.cluster.identity import ensure_identity
 from appliance.cluster.membership import HeadKept, Kept, WorkerKept, digest_of
 from tests import engines
 from tests.appliances import COMMAND, ApplianceProcess, clean_environment, environment
-from tests.cluster.wires import CABLE, FRONT_ADDR, HEAD_ADDR, WORKER_ADDR, Wires
+from tests.cluster.wires import CABLE, FRONT_ADDR, HEAD_ADDR, PORT, WORKER_ADDR, Wires
 from tests.engines import ROOT, wait_until
 from tests.fault.real import SETTINGS, Box
 
 KEY = "c7" * 32
-NODE = [sys.executable, "-m", "tests.cluster.nodebox"]
-PORT = 9001
+NODE = [*COMMAND, "node"]
 PATIENCE_S = 10.0
 TIMEOUT_S = 20
 CLUSTER: dict[str, Any] = {
+    "port": 9000,  # not one that the packet rule closes
     "cluster_head": HEAD_ADDR,
     "cluster_worker": WORKER_ADDR,
     "cluster_interface": CABLE,
     "cluster_execute_timeout_s": TIMEOUT_S,
     "cluster_patience_s": PATIENCE_S,
     "wedge_quiet_s": 120,
+    "probe_every_s": 5,
 }
 
 
@@ -48,6 +48,12 @@ class WorkerBox:
     def said(self) -> str:
         """What it has logged, over all its lives."""
         return (self.folder / "err.log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill its appliance: what it had started lives on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
 
     def start(self) -> None:
         """Start its appliance."""
@@ -100,11 +106,16 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path, wires: Wires, **settings: object) -> Iterator[Pair]:
-    """Run both boxes, joined; at the end nothing of them is left."""
+def pair(
+    folder: Path, wires: Wires, *, key: str = KEY, on_worker: dict[str, Any] | None = None
+) -> Iterator[Pair]:
+    """Run both boxes, joined; at the end nothing of them is left.
+
+    ``key`` is what the worker takes its head's to be, ``on_worker`` holds settings of its alone.
+    """
     engines.require_real()
-    chosen = SETTINGS | CLUSTER | settings
-    worker = _worker(folder / "worker", wires, chosen)
+    chosen = SETTINGS | CLUSTER
+    worker = _worker(folder / "worker", wires, chosen | (on_worker or {}), key)
     try:
         with _head(folder / "head", wires, worker, chosen) as head:
             worker.start()
@@ -123,10 +134,10 @@ def pair(folder: Path, wires: Wires, **settings: object) -> Iterator[Pair]:
         _clean(worker)
 
 
-def _worker(folder: Path, wires: Wires, chosen: dict[str, Any]) -> WorkerBox:
+def _worker(folder: Path, wires: Wires, chosen: dict[str, Any], key: str) -> WorkerBox:
     folder.mkdir(parents=True)
     env = environment(folder, **chosen, cluster_role="worker")
-    Kept(folder / "state").keep_head(HeadKept("head", digest_of(KEY)))
+    Kept(folder / "state").keep_head(HeadKept("head", digest_of(key)))
     return WorkerBox(wires, folder, env)
 
 

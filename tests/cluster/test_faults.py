@@ -121,9 +121,8 @@ def test_a_killed_head_takes_the_worker_with_it(two: Pair, faults: Faults) -> No
 def test_a_killed_worker_appliance_is_waited_for(two: Pair, faults: Faults) -> None:
     spawn = two.head.serving()
     parts = parts_of(two)
-    assert two.worker.process is not None
     began = time.time()
-    os.kill(two.worker.process.pid, signal.SIGKILL)
+    two.worker.kill()
     gone = fell(two, spawn, DETECT_S + PATIENCE_S)
     assert gone.reason == "worker_lost", gone
     wait_until(lambda: two.head.transitions[-1].reason == "peer_lost", 30, "the head to wait")
@@ -188,3 +187,21 @@ def test_a_blip_of_the_cable_is_survived(two: Pair, faults: Faults) -> None:
     assert running.is_whole, running.received[-500:]
     assert two.head.serving() == spawn
     faults.row("the cable out for 5 s, under load", None, None, "a pause of about 5 s, no more")
+
+
+def test_a_cable_that_carries_orders_and_no_work_is_seen_by_a_generation(
+    two: Pair, faults: Faults
+) -> None:
+    spawn = two.head.serving()
+    began = time.time()
+    with two.wires.without_work():
+        with two.head.appliance.http() as client:
+            assert client.get("/health").status_code == 200
+        gone = fell(two, spawn, 5 + TIMEOUT_S + DETECT_S)
+    mended = time.time()
+    ready = back(two)
+    assert gone.reason not in ("worker_lost", "ready"), gone
+    faults.row(
+        "the engine's own ports cut while idle, the orders' not",
+        gone.at - began, ready.at - mended, "nobody asked; a probe of one token found it",
+    )  # fmt: skip

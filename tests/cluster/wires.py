@@ -1,9 +1,9 @@
 """Two network namespaces and a cable between them, on one machine. Needs root.
 
-    us  10.231.2.254 --- 10.231.2.1  head  10.231.1.1 === 10.231.1.2  worker
+    us  10.231.N.254 --- 10.231.N.1  head  10.231.1.1 === 10.231.1.2  worker
 
 The double line is the cable. We reach the head as its clients do, by another network, so that a
-cut cable cuts nobody but the two boxes.
+cut cable cuts nobody but the two boxes. N is our own: that end of it is in everybody's network.
 """
 
 import os
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import pytest
 
 HEAD_ADDR, WORKER_ADDR = "10.231.1.1", "10.231.1.2"
-FRONT_ADDR, OUR_ADDR = "10.231.2.1", "10.231.2.254"
-CABLE = "cable0"
+_OURS = 2 + os.getpid() % 250
+FRONT_ADDR, OUR_ADDR = f"10.231.{_OURS}.1", f"10.231.{_OURS}.254"
+CABLE, PORT = "cable0", 9001
 # Each node has shared memory of its own, as two machines have: vLLM must not meet there.
 _OWN_SHM = 'mount -t tmpfs -o size=1g tmpfs /dev/shm && exec "$@"'
 
@@ -45,10 +46,24 @@ class Wires:
         """Plug it in again."""
         run_ip("-n", self.worker, "link", "set", CABLE, "up")
 
+    @contextmanager
+    def without_work(self) -> Iterator[None]:
+        """Let the head's orders through, and nothing else: the engine's parts lose each other."""
+        inward = [*("ip", "netns", "exec", self.worker), "iptables", "-A", "INPUT", "-i", CABLE]
+        for words in (
+            [*inward, "-p", "tcp", "--dport", str(PORT), "-j", "ACCEPT"],
+            [*inward, "-j", "DROP"],
+        ):
+            subprocess.run(words, check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["ip", "netns", "exec", self.worker, "iptables", "-F"], check=True)
+
 
 def require_root() -> None:
     """Skip where namespaces cannot be made; in CI that is a failure."""
-    missing = [tool for tool in ("ip", "unshare") if shutil.which(tool) is None]
+    missing = [tool for tool in ("ip", "unshare", "iptables") if shutil.which(tool) is None]
     lacks = "two network namespaces need root" if os.geteuid() else ""
     lacks = lacks or (f"{', '.join(missing)}: not installed" if missing else "")
     if lacks and os.environ.get("CI") == "true":
