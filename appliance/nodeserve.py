@@ -15,9 +15,9 @@ from appliance.cluster.joincode import SECRET_BYTES, spell
 from appliance.cluster.joindesk import CODE_S, JoinDesk
 from appliance.cluster.membership import Kept
 from appliance.cluster.node import Node, Terms
+from appliance.cluster.nodeengine import mark_of
 from appliance.cluster.noderun import listening
 from appliance.cluster.nodeserver import NodeServer
-from appliance.cluster.peer import mark_of
 from appliance.cluster.wiring import worker_part
 from appliance.errors import SettingsError
 from appliance.host import StateFolder, bind, find_extras

@@ -16,7 +16,7 @@ import structlog
 
 from appliance.child import Child, spawn
 from appliance.cluster.nodelook import look_at_node
-from appliance.cluster.peer import Alive, Exited, Idle, NodeFacts, NodeState, SpawnOrder, mark_of
+from appliance.cluster.peer import Alive, Exited, Idle, NodeFacts, NodeState, SpawnOrder
 from appliance.diagnosis import diagnose_exit
 from appliance.errors import ApplianceError
 from appliance.events import Event, RanOut, RanShort
@@ -39,6 +39,14 @@ from appliance.vitals import oom_kills
 log = structlog.get_logger()
 
 DIAGNOSED_LINES = 1000
+
+
+def mark_of(token: str) -> str:
+    """Return what marks the processes of the worker's part: not what marks those of the head's.
+
+    Where both boxes are one machine, neither may sweep the other's.
+    """
+    return f"{token}-worker"
 
 
 @dataclass(frozen=True)

@@ -62,14 +62,6 @@ class SpawnOrder(Value, frozen=True):
     kv_bytes: Bytes | None = None
 
 
-def mark_of(token: str) -> str:
-    """Return what marks the worker's processes of a spawn.
-
-    It is not the head's own: where both boxes are one machine, neither sweeps the other's part.
-    """
-    return f"{token}-worker"
-
-
 class Idle(Value, frozen=True, tag="idle"):
     """No child is there, and none has been since this node's appliance started."""
 

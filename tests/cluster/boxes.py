@@ -23,6 +23,7 @@ NODE = [*COMMAND, "node"]
 PATIENCE_S = 10.0
 TIMEOUT_S = 20
 CLUSTER: dict[str, Any] = {
+    "port": 9000,  # not one that the packet rule closes
     "cluster_head": HEAD_ADDR,
     "cluster_worker": WORKER_ADDR,
     "cluster_interface": CABLE,

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from tests.cluster.wires import HEAD_ADDR, WORKER_ADDR, Wires, run_ip
 
-HEAD_SIDE, WORKER_SIDE = "10.231.3.1", "10.231.4.1"
+HEAD_SIDE, WORKER_SIDE = "10.232.3.1", "10.232.4.1"
 EVERY_ADDRESS = (HEAD_ADDR, HEAD_SIDE, WORKER_ADDR, WORKER_SIDE)
 
 # Listens on all addresses, of both families, until its input ends.

@@ -87,7 +87,7 @@ def test_a_node_s_own_connections_out_are_answered(
     """Their local ports lie in the closed range: the replies must pass."""
     install(nodes)
     with listeners(third, ports=[443]):
-        assert scan(wires.head, "10.231.3.9", [443]) == [443]
+        assert scan(wires.head, "10.232.3.9", [443]) == [443]
 
 
 def test_a_second_install_is_the_first_one_and_a_remove_leaves_nothing(

@@ -29,7 +29,7 @@ PURE = (
     *("budget", "budgetview", "kvcache", "overheads", "reckoning", "shortfalls", "factsfile"),
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
     *("cluster/peer", "cluster/wire", "cluster/joincode", "cluster/joindesk"),
-    *("cluster/compare", "cluster/portrule"),
+    *("cluster/compare", "cluster/portrule", "doctor/clusterrows"),
     *("clustersettings", "part", "shard"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
