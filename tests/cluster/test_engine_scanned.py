@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from appliance.cluster.portrule import checked
+from appliance.cluster.wire import PORT
 from tests.cluster.boxes import Pair, pair
 from tests.cluster.rules import Ruled
 from tests.cluster.scanning import EVERY_ADDRESS, scan, third_box
-from tests.cluster.wires import CABLE, HEAD_ADDR, PORT, WORKER_ADDR, wired
+from tests.cluster.wires import CABLE, HEAD_ADDR, WORKER_ADDR, wired
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(900)]
 MEETING, PICKED = 29501, (32768, 60999)
