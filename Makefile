@@ -11,7 +11,7 @@ WORKERS := -n 2
 SHELL_FILES := $(shell git ls-files '*.sh' .ci/run tests/engine_source/stubs/bin \
 	tests/engine_source/stubs/cuda/bin/nvcc)
 APART := --ignore tests/fault --ignore tests/kernel --ignore tests/container --ignore tests/helper \
-	--ignore tests/accept --ignore tests/gateway --ignore tests/browser
+	--ignore tests/accept --ignore tests/gateway --ignore tests/browser --ignore tests/cluster
 
 .PHONY: help
 help: ## print this help
@@ -54,7 +54,7 @@ test-unit: .venv/.dev ## the tests that need no engine
 
 test-long: .venv/.dev setup ## what takes long: fresh installs, real faults, ten minutes of fuzz
 	CI=true $(BIN)/python -m pytest --ignore tests/kernel --ignore tests/container \
-		--ignore tests/accept/kilo --ignore tests/browser -m long
+		--ignore tests/accept/kilo --ignore tests/browser --ignore tests/cluster -m long
 
 format: .venv/.dev ## put the code into its form
 	$(BIN)/ruff check --fix .
@@ -74,7 +74,7 @@ clean: ## remove the environments, the demo and all caches
 # ---- the container path, the helper that makes room in memory, the gateway, benchmarks
 
 include docker/container.mk tests/helper/helper.mk tests/gateway/gateway.mk tests/bench/bench.mk \
-	tests/browser/browser.mk extras/extras.mk
+	tests/browser/browser.mk tests/cluster/cluster.mk extras/extras.mk
 
 # ---- environments
 

@@ -4,9 +4,10 @@ import asyncio
 import os
 
 from appliance.attached import Attached
+from appliance.cluster.wiring import join_pair
 from appliance.engine import Engine
 from appliance.host import StateFolder
-from appliance.incarnation import Care
+from appliance.incarnation import Care, start_alone
 from appliance.incidents import IncidentStore
 from appliance.keeper import open_keeper
 from appliance.launch import Extras
@@ -14,6 +15,7 @@ from appliance.lifecycle import Policy
 from appliance.memory import RUNGS
 from appliance.memorywatch import MemoryCare
 from appliance.metrics import Metrics
+from appliance.part import part_of
 from appliance.preparation import RESETTLE_S, Preparation
 from appliance.prompt import PromptPolicy
 from appliance.restart import RestartPolicy
@@ -47,8 +49,10 @@ async def build_engine(
     keeper = open_keeper(state.path, choice)
     swap = find_swap(settings.swap, settings.swap_command, state.swap_lock)
     preparation = Preparation(
-        settings, extras, state.evidence, metrics, os.environ, swap, lambda: keeper.learned
-    )
+        settings, extras, state.evidence, metrics, os.environ, swap, lambda: keeper.learned,
+        part=part_of(settings),
+    )  # fmt: skip
+    pair = join_pair(settings, state.path, preparation, metrics)
     care = Care(
         warm_up=check,
         metrics=metrics,
@@ -63,10 +67,12 @@ async def build_engine(
         ),
         quiet_s=settings.start_quiet_s,
         idle_stop_after_s=settings.idle_stop_after_s,
+        start=pair.tie.start if pair else start_alone,
     )
+    prepare = pair.preparation.prepare if pair else preparation.prepare
     wiring = Wiring(
-        preparation.prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
-        settings.expected_start_s,
+        prepare, care, _policy(settings), keeper, settings.settle_timeout_s,
+        settings.expected_start_s, pair.close if pair else None,
     )  # fmt: skip
     supervisor = Supervisor(wiring)
     supervisor.log.gate.debug = settings.engine_debug

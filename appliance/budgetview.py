@@ -41,6 +41,20 @@ def budget_text(rows: Sequence[BudgetRow]) -> str:
     return "\n".join(lines)
 
 
+def nodes_text(head: MemoryPlan, worker: MemoryPlan) -> str:
+    """Return what each of two boxes gives to its part of one engine, in GiB, side by side."""
+    theirs = {row.name: row.bytes for row in worker.rows}
+    ours = {row.name: row.bytes for row in head.rows}
+    lines = ["memory by box, GiB", f"  {'':<12} {'head':>8} {'worker':>8}"]
+    for name in ours | theirs:
+        sizes = f"{_gib(ours.get(name, 0)):>8} {_gib(theirs.get(name, 0)):>8}"
+        lines.append(f"  {name.replace('_', ' '):<12} {sizes}")
+    totals = f"{_gib(sum(ours.values())):>8} {_gib(sum(theirs.values())):>8}"
+    lines.append(f"  {'total':<12} {totals}")
+    lines.append("  the fuller box decides on the KV cache and the context of both")
+    return "\n".join(lines)
+
+
 def _choices(plan: MemoryPlan) -> list[tuple[str, str]]:
     total = sum(row.bytes for row in plan.rows)
     fraction = plan.gpu_memory_utilization

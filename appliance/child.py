@@ -16,6 +16,7 @@ from typing import Final
 from appliance import segments, tree
 from appliance.errors import SpawnFailed
 from appliance.launch import SPAWN_VARIABLE
+from appliance.restart import Reason
 from appliance.tree import Process, TreeUsage
 
 LINE_LIMIT = 16 * 1024  # bytes kept of one line; a longer one is cut
@@ -31,7 +32,10 @@ class Child:
 
     Each child must be swept. Until then the leader that ended stays a zombie: so its number, which
     is that of its group and session too, cannot become a stranger's while we signal by it.
+    ``why`` is why it ended, where somebody knows more than its exit tells.
     """
+
+    why: Reason | None = None
 
     def __init__(
         self, process: subprocess.Popen[bytes], on_line: Callable[[str], None], token: str = ""
@@ -258,8 +262,16 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], 
 
     Raises SpawnFailed naming the program when it cannot be executed.
     """
+    return Child(open_process(argv, env), on_line, env.get(SPAWN_VARIABLE, ""))
+
+
+def open_process(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start ``argv`` for a Child: in a session of its own, with one pipe for all that it says.
+
+    Raises SpawnFailed naming the program when it cannot be executed.
+    """
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             argv,
             env=dict(env),
             stdin=subprocess.DEVNULL,
@@ -274,4 +286,3 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], 
             "install vLLM, or point APPLIANCE_ENGINE_COMMAND at it; make demo brings its own",
             code="engine_missing",
         ) from cause
-    return Child(process, on_line, env.get(SPAWN_VARIABLE, ""))

@@ -12,6 +12,9 @@ from appliance import __version__
 from appliance.accept.command import add_accept_command
 from appliance.bench.command import add_bench_command
 from appliance.bundle import add_bundle_command
+from appliance.cluster.hostports import HostPorts, picked_ports
+from appliance.cluster.portrule import Closed, checked
+from appliance.clustercommands import add_cluster_command, add_node_command
 from appliance.commandline import (
     add_command,
     add_force,
@@ -82,6 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_accept_command(commands)
     add_bundle_command(commands)
     add_model_command(commands)
+    add_node_command(commands)
+    add_cluster_command(commands)
     _add_cert(commands)
     _add_host(commands)
     return parser
@@ -141,6 +146,7 @@ def _add_plan(commands: Any) -> None:
     add_force(parser)
     parser.add_argument("--host-file", type=Path, metavar="FILE", help="plan for another machine")
     parser.add_argument("--model-file", type=Path, metavar="FILE", help="and another checkpoint")
+    parser.add_argument("--worker-file", type=Path, metavar="FILE", help="and a cluster's worker")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", const="json", dest="form")
     form.add_argument("--shell", action="store_const", const="shell", dest="form")
@@ -152,7 +158,8 @@ def _plan(options: argparse.Namespace) -> int:
     if options.form == "settings":
         print_settings(settings)
         return 0
-    return print_plan(settings, options.form or "table", options.host_file, options.model_file)
+    files = (options.host_file, options.model_file, options.worker_file)
+    return print_plan(settings, options.form or "table", *files)
 
 
 # ---- doctor
@@ -307,11 +314,13 @@ def _add_host(commands: Any) -> None:
     examples = (
         "  sudo appliance host install --cgroup system.slice/snapd.service\n"
         "  appliance host install --cgroup system.slice/snapd.service --dry-run\n"
+        "  sudo appliance host install --cable enp1s0f0np0 --peer 192.168.100.2\n"
+        "                                         a cluster: its ports for the peer alone\n"
         "  appliance host status\n"
         "  sudo appliance host remove             all is as it was before\n"
-        "exit codes: 0 done, 1 refused, or status: not lent"
+        "exit codes: 0 done, 1 refused, or status: not lent, or a port not closed"
     )
-    about = "let the appliance push cold pages of other cgroups out, and no more than that"
+    about = "lend the appliance a few kernel files, or close a cluster's ports to all but its peer"
     parser = add_command(commands, "host", about, examples, _host)
     parser.add_argument("what", choices=("install", "remove", "status"))
     parser.add_argument(
@@ -322,6 +331,8 @@ def _add_host(commands: Any) -> None:
         help="below /sys/fs/cgroup; may be given again for another one",
     )
     parser.add_argument("--uid", type=int, default=UID, metavar="N", help="the container's user")
+    parser.add_argument("--cable", metavar="INTERFACE", help="that leads to the other box")
+    parser.add_argument("--peer", metavar="ADDRESS", help="the other box's on the cable")
     parser.add_argument("--dry-run", action="store_true", help="print the unit, change nothing")
 
 
@@ -330,13 +341,32 @@ def _host(options: argparse.Namespace) -> int:
         raise SettingsError(
             f"host {options.what} has no --dry-run", "appliance host status looks only"
         )
-    host = Host()
+    host, ports = Host(), HostPorts()
+    if options.what == "install":
+        _install(options, host, ports)
+        return 0
+    there = [part for part in (host, ports) if part.is_installed] or [host]
     if options.what == "status":
-        return host.status(print)
-    if options.what == "remove":
-        host.remove(print)
-    elif options.dry_run:
-        host.show(options.cgroup, options.uid, print)
-    else:
-        host.install(options.cgroup, options.uid, print)
+        return max([part.status(print) for part in there])
+    for part in there:
+        part.remove(print)
     return 0
+
+
+def _install(options: argparse.Namespace, host: Host, ports: HostPorts) -> None:
+    if options.cable or options.peer:
+        closed = _closed(options)
+        (ports.show if options.dry_run else ports.install)(closed, print)
+        if not options.cgroup:
+            return
+    (host.show if options.dry_run else host.install)(options.cgroup, options.uid, print)
+
+
+def _closed(options: argparse.Namespace) -> Closed:
+    if not (options.cable and options.peer):
+        raise SettingsError(
+            "--cable and --peer belong together", "host install --cable INTERFACE --peer ADDRESS"
+        )
+    settings = settings_of(options)
+    ports = (settings.cluster_port, settings.cluster_master_port)
+    return checked(options.cable, options.peer, ports, picked_ports())

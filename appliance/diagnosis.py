@@ -279,14 +279,16 @@ def known_words(text: str) -> str:
 
 
 def diagnose_exit(
-    returncode: int, lines: Sequence[str], *, was_ready: bool, oom_killed: bool = False
+    returncode: int, lines: Sequence[str], *, was_ready: bool | None, oom_killed: bool = False
 ) -> Reason:
     """Return why the child ended, from its return code (negative: the signal) and last lines.
 
+    ``was_ready`` is None where nobody can tell: a headless part of an engine never says so.
     ``oom_killed`` says that the kernel's count of processes killed for memory rose meanwhile.
     """
     how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
-    ended = f"the engine ended {'while serving' if was_ready else 'while loading'} ({how})"
+    when = {True: " while serving", False: " while loading", None: ""}[was_ready]
+    ended = f"the engine ended{when} ({how})"
     lines = [line[:_LOOKED_AT] for line in lines]
     grave = [line for line in reversed(lines) if not _HARMLESS.search(line)]
     last = lines[-1] if lines else "nothing"
@@ -304,14 +306,14 @@ def diagnose_exit(
         what = f"{ended}: {cause.what}. It said: {_clip(line)}"
         return Reason(cause.code, what, cause.hint, cause.grade)
     return Reason(
-        "engine_died" if was_ready else "engine_died_loading",
+        "engine_died_loading" if was_ready is False else "engine_died",
         f"{ended}. It said: {_clip(said)}",
         "appliance status --lines 50 shows its last lines; appliance start tries again",
         Grade.TRANSIENT,
     )
 
 
-def _first_told(grave: Sequence[str], was_ready: bool) -> tuple[Cause | None, str]:
+def _first_told(grave: Sequence[str], was_ready: bool | None) -> tuple[Cause | None, str]:
     for cause in CAUSES:
         if was_ready and not cause.while_serving:
             continue

@@ -13,10 +13,11 @@ class ApplianceError(Exception):
     """What failed (with the values) and what to type next.
 
     ``what`` is one sentence; ``hint`` is the next step; ``code`` is a stable snake_case word
-    for machines.
+    for machines. ``is_passing`` says that it is about somebody else, who may be there again.
     """
 
     exit_code: ClassVar[int] = 1
+    is_passing: ClassVar[bool] = False
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "server_error"
     code: str = "internal_error"

@@ -70,6 +70,7 @@ class CacheLayers:
 
     ``full``: ``values_per_token`` numbers for every token. ``sliding``: the same, of the last
     ``window`` tokens alone. ``linear``: ``state_bytes`` a sequence, however long it is.
+    ``kv_heads`` is how many of them the values are of, 0 where that is not known.
     """
 
     kind: Literal["full", "sliding", "linear"]
@@ -77,6 +78,7 @@ class CacheLayers:
     values_per_token: int = 0  # 2 (key and value) x KV heads x head size
     window: int = 0  # tokens
     state_bytes: int = 0
+    kv_heads: int = 0
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ class Host:
         """Where the unit's file is."""
         return self.units / UNIT
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether there is something to remove."""
+        return self.unit.exists()
+
     def install(self, names: Iterable[str], uid: int, say: Callable[[str], None]) -> None:
         """Write the unit and start it. Raises HostError, and then leaves nothing behind."""
         cgroups = checked_names(names, uid)

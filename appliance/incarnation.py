@@ -49,9 +49,17 @@ def boot_now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+Start = Callable[[int, LaunchPlan, Callable[[str], None]], Child]
+
+
+def start_alone(_number: int, plan: LaunchPlan, on_line: Callable[[str], None]) -> Child:
+    """Start an engine that is all on this box. Raises SpawnFailed."""
+    return spawn(plan.argv, plan.env, on_line)
+
+
 @dataclass(frozen=True)
 class Care:
-    """How an engine is looked after, the same for each spawn."""
+    """How an engine is looked after, the same for each spawn, and how its child is started."""
 
     warm_up: Callable[[Upstream], Awaitable[str]]
     metrics: Metrics
@@ -61,6 +69,7 @@ class Care:
     memory: MemoryCare
     quiet_s: float
     idle_stop_after_s: float | None = None
+    start: Start = start_alone
 
 
 @dataclass
@@ -110,7 +119,7 @@ class Incarnation:
         self._probing = False
         self.is_over = False
         # Raises SpawnFailed: nothing else has begun by then.
-        self.child: Child = spawn(plan.argv, plan.env, self._line)
+        self.child: Child = care.start(number, plan, self._line)
         floors = plan.memory.floors if plan.memory and care.memory.is_armed else None
         self.memory = MemoryWatch(number, self.child, floors, care.memory, send, tell, self._gather)
         watches = (
@@ -202,8 +211,10 @@ class Incarnation:
         self.findings.processes = self.memory.processes
         self.findings.exit = f"signal {-code}" if code < 0 else f"exit code {code}"
         is_oom = oom_kills() > self._oom_kills
-        reason = self.memory.fatal or diagnose_exit(
-            code, self._lines(), was_ready=self.is_ready, oom_killed=is_oom
+        reason = (
+            self.memory.fatal
+            or self.child.why
+            or diagnose_exit(code, self._lines(), was_ready=self.is_ready, oom_killed=is_oom)
         )
         self._send(Exited(self.number, reason, boot_now(), random.random()))  # noqa: S311 - jitter
 

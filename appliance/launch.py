@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.memory import MemoryPlan
+from appliance.part import Part
 from appliance.profiles import BOX_PROFILES
 from appliance.settings import Settings
 from appliance.speculation import speculative_config
@@ -118,27 +119,32 @@ def plan_launch(
     base_env: Mapping[str, str],
     token: str = "",
     evidence: Path | None = None,
+    part: Part | None = None,
 ) -> LaunchPlan:
     """Return the engine's command for these settings, with the memory that the plan gives it.
 
     ``memory`` is None where nobody planned: the engine then sizes itself by the settings alone.
     ``base_env`` is the appliance's own environment, of which only an allow-list passes.
     ``token`` marks the spawn; ``evidence`` is the folder for the stacks of a wedged engine.
+    ``part`` is this box's of an engine that spans two.
     """
     argv = (
         *settings.engine_command,
         "serve",
         str(settings.model_dir),
         *("--served-model-name", settings.served_model_name),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *(() if part and part.is_headless else ("--host", "127.0.0.1", "--port", str(port))),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),  # we ask every 2 s
         "--enable-prompt-tokens-details",  # usage tells what the prefix cache had
         *_capacity_flags(settings, memory),
         *_kernel_flags(settings),
         *_chat_flags(settings, extras),
+        *(part.flags() if part else ()),
         *settings.engine_extra_args,
     )
     own = _own_environment(settings, api_key, memory)
+    if part:
+        own |= part.env(on_cpu=BOX_PROFILES[settings.profile].on_cpu)
     if token:
         own[SPAWN_VARIABLE] = token
     if evidence is not None:

@@ -86,6 +86,12 @@ class Metrics(RelayMetrics):
             registry=registry,
         )
         self.tokenizer_mismatches.set(math.nan)
+        self.node_up = Gauge(
+            "appliance_node_up",
+            "1 while a box of a cluster runs its part of the engine: head, worker",
+            ("node",),
+            registry=registry,
+        )
         self.start_s = Gauge(
             "appliance_engine_start_seconds", "How long the last start took", registry=registry
         )

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from appliance.budgetview import plan_text, refusal_text
+from appliance.budgetview import nodes_text, plan_text, refusal_text
 from appliance.checkpoint.folder import read_model_facts
 from appliance.decode import plan_decode
 from appliance.decodeview import decode_text
@@ -23,8 +23,10 @@ from appliance.kilo import kilo_limit, short_context
 from appliance.launch import HIDDEN, LaunchPlan, plan_launch
 from appliance.memory import Learned, MemoryPlan, plan_memory
 from appliance.observe import observe
+from appliance.part import part_of
 from appliance.profiles import BOX_PROFILES, MODEL_PROFILES
 from appliance.settings import PREFIX, Settings
+from appliance.shard import plan_nodes
 from appliance.sizes import format_size
 from appliance.statefile import choice_of, kept_overheads
 from appliance.swap import find_swap
@@ -44,26 +46,32 @@ def print_settings(settings: Settings) -> None:
 class _Plan:
     """All that a start would go by, as far as it could be found out; ``trouble`` is what could not.
 
-    ``launch`` is None where somebody else starts the engine.
+    ``launch`` is None where somebody else starts the engine, ``worker`` where one box serves.
     """
 
     host: HostFacts | None = None
     model: ModelFacts | None = None
     memory: MemoryPlan | None = None
+    worker: MemoryPlan | None = None
     launch: LaunchPlan | None = None
     trouble: ApplianceError | None = None
 
 
 def print_plan(
-    settings: Settings, form: str, host_file: Path | None = None, model_file: Path | None = None
+    settings: Settings,
+    form: str,
+    host_file: Path | None = None,
+    model_file: Path | None = None,
+    worker_file: Path | None = None,
 ) -> int:
     """Print the plan as ``table``, ``json`` or ``shell``; return the exit code.
 
     It is 78 when the memory does not fit, 1 when the model is not servable. ``host_file`` and
-    ``model_file`` stand for a machine and a checkpoint that are not here. Raises SettingsError
-    for a file that cannot be read, SwapError for a force_swap that must be there and is not.
+    ``model_file`` stand for a machine and a checkpoint that are not here, ``worker_file`` for the
+    second box of a cluster, which is like the first without it. Raises SettingsError for a file
+    that cannot be read, SwapError for a force_swap that must be there and is not.
     """
-    plan = _plan(settings, host_file, model_file)
+    plan = _plan(settings, host_file, model_file, worker_file)
     if form == "shell":
         not_ours = f"# engine=attach: {settings.engine_url} is started elsewhere"
         if not plan.trouble:
@@ -78,10 +86,12 @@ def print_plan(
     return 0
 
 
-def _plan(settings: Settings, host_file: Path | None, model_file: Path | None) -> _Plan:
+def _plan(
+    settings: Settings, host_file: Path | None, model_file: Path | None, worker_file: Path | None
+) -> _Plan:
     if settings.engine == "attach":
         return _Plan()
-    plan = _planned(settings, host_file, model_file)
+    plan = _planned(settings, host_file, model_file, worker_file)
     if isinstance(plan.trouble, DoesNotFit):
         return plan  # a command that nobody planned is not shown: it would take what it finds
     launch = plan_launch(
@@ -91,11 +101,14 @@ def _plan(settings: Settings, host_file: Path | None, model_file: Path | None) -
         port=PLANNED_PORT,
         api_key=HIDDEN,
         base_env=os.environ,
+        part=part_of(settings),
     )
     return replace(plan, launch=launch)
 
 
-def _planned(settings: Settings, host_file: Path | None, model_file: Path | None) -> _Plan:
+def _planned(
+    settings: Settings, host_file: Path | None, model_file: Path | None, worker_file: Path | None
+) -> _Plan:
     host = _host(settings, host_file)
     try:
         model = (
@@ -106,7 +119,10 @@ def _planned(settings: Settings, host_file: Path | None, model_file: Path | None
     # what was learned here says nothing of another machine, or of another checkpoint
     learned = None if host_file or model_file else _learned(settings)
     try:
-        return _Plan(host, model, plan_memory(settings, host, model, learned))
+        if settings.cluster_role == "off":
+            return _Plan(host, model, plan_memory(settings, host, model, learned))
+        other = read_host(*_text(worker_file)) if worker_file else host
+        return _Plan(host, model, *plan_nodes(settings, host, other, model, learned))
     except DoesNotFit as error:
         return _Plan(host, model, trouble=error)
 
@@ -142,6 +158,7 @@ def _print_json(settings: Settings, plan: _Plan) -> None:
         "host": asdict(plan.host) if plan.host else None,
         "model": {**asdict(plan.model), "folder": str(plan.model.folder)} if plan.model else None,
         "memory": asdict(plan.memory) if plan.memory else None,
+        **({"worker": asdict(plan.worker)} if plan.worker else {}),
         "kilo": _kilo(settings, plan.memory) if plan.memory else None,
         "problem": _problem(trouble) if trouble else None,
         "engine": {"argv": list(launch.argv), "env": launch.own_env()} if launch else None,
@@ -170,6 +187,8 @@ def _print_tables(settings: Settings, plan: _Plan) -> None:
     console = _console()
     if plan.memory:
         print(plan_text(plan.memory), end="\n\n")
+        if plan.worker:
+            print(nodes_text(plan.memory, plan.worker), end="\n\n")
         if short := _short_for_kilo(settings, plan.memory):
             print(f"{short[0]}\n  -> {short[1]}", end="\n\n")
     elif isinstance(plan.trouble, DoesNotFit):

@@ -20,6 +20,7 @@ from appliance.memory import MemoryPlan, plan_memory
 from appliance.metrics import Metrics
 from appliance.observe import observe
 from appliance.overheads import Learned
+from appliance.part import Part
 from appliance.reckoning import MIN_OS_BYTES
 from appliance.settings import Settings
 from appliance.sizes import format_size
@@ -32,11 +33,15 @@ AVAILABLE = "available"  # once it serves
 RESETTLE_S = 5.0  # what was pushed out and is in use comes back within this
 
 
+Fit = Callable[[Settings, HostFacts, ModelFacts, Learned | None, int], MemoryPlan]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """Makes the plan of each start. ``swap`` is None where force_swap is off or not there.
 
-    ``learned`` returns what the last start taught about overheads.
+    ``learned`` returns what the last start taught about overheads. ``fit`` plans the memory, of
+    ``part`` alone where the engine spans two boxes.
     """
 
     settings: Settings
@@ -48,6 +53,8 @@ class Preparation:
     learned: Callable[[], Learned | None]
     resettle_s: float = RESETTLE_S
     look: Callable[[Sequence[str], Path], HostFacts] = observe
+    fit: Fit = plan_memory
+    part: Part | None = None
 
     async def prepare(self, order: Order) -> LaunchPlan:
         """Return the plan for an order. Raises ApplianceError: DoesNotFit with all shortfalls."""
@@ -68,6 +75,7 @@ class Preparation:
             base_env=self.base_env,
             token=order.token,
             evidence=self.evidence,
+            part=self.part,
         )
 
     async def drop_cache(self) -> int:
@@ -108,7 +116,7 @@ class Preparation:
         return self._plan(replace(await self._observe(), evictable=()), model, rung)
 
     def _plan(self, host: HostFacts, model: ModelFacts, rung: int) -> MemoryPlan:
-        return plan_memory(self.settings, host, model, self.learned(), rung)
+        return self.fit(self.settings, host, model, self.learned(), rung)
 
     async def _observe(self) -> HostFacts:
         settings = self.settings

@@ -14,6 +14,7 @@ class Grade(StrEnum):
     PERMANENT = "permanent"  # the same again would fail the same way
     TRANSIENT = "transient"  # it may work
     MEMORY = "memory"  # it may work with a safer plan
+    AWAITED = "awaited"  # nothing was tried: another box must be there first
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,12 @@ def judge(
     """Return the history after a failure at ``at`` (seconds since boot), and what to do.
 
     A permanent cause is not counted: nothing was tried in vain, and an operator who corrects a
-    setting step by step is not to be locked out.
+    setting step by step is not to be locked out. Nor is an absent box, which is waited for.
     """
     if reason.grade is Grade.PERMANENT:
         return history, GiveUp(reason)
+    if reason.grade is Grade.AWAITED:
+        return history, Retry(backoff_s(1, policy, jitter))
     recent = (*(t for t in history.failures if 0 <= at - t < policy.window_s), at)
     history = replace(history, failures=recent)
     if len(recent) >= policy.max_failures:

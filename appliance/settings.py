@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from appliance.boxsettings import BoxSettings
+from appliance.clustersettings import ClusterSettings, cluster_conflict
 from appliance.errors import HostError, SettingsError
 from appliance.fieldtypes import is_loopback, refused_flag
 from appliance.gatewaysettings import GatewaySettings
@@ -37,7 +38,7 @@ _KEY = re.compile(r"[!-~]+")
 SECRETS = ("api_key", "operator_key", "engine_key")
 
 
-class Settings(GatewaySettings, BoxSettings):
+class Settings(ClusterSettings, GatewaySettings, BoxSettings):
     """Every choice an operator can make; lengths in seconds, sizes in bytes.
 
     ``None`` means "leave it to the engine". Each field's description is its documentation:
@@ -54,8 +55,12 @@ class Settings(GatewaySettings, BoxSettings):
         # compose hands over unset variables as empty strings
         if not isinstance(data, dict):
             return data
-        lan = {"host": "0.0.0.0"} if data.get("listen") == "lan" else {}  # noqa: S104
-        return lan | {k: v for k, v in data.items() if v != ""}
+        implied: dict[str, Any] = {}
+        if data.get("listen") == "lan":
+            implied["host"] = "0.0.0.0"  # noqa: S104
+        if data.get("cluster_role") in ("head", "worker"):
+            implied["tensor_parallel_size"] = 2
+        return implied | {k: v for k, v in data.items() if v != ""}
 
     @field_validator("evict_cgroups")
     @classmethod
@@ -98,6 +103,8 @@ class Settings(GatewaySettings, BoxSettings):
         self._check_memory()
         if refused := refused_flag(self.engine_extra_args):
             raise ValueError(f"APPLIANCE_ENGINE_EXTRA_ARGS must not hold {refused}")
+        if conflict := cluster_conflict(self, self.engine, self.engine_extra_args):
+            raise ValueError(conflict)
         self._check_speculation()
         return self
 

@@ -71,7 +71,7 @@ class Order:
 class Wiring:
     """What the composition root gives a supervisor.
 
-    ``prepare`` makes the plan for an order, or raises ApplianceError.
+    ``prepare`` makes the plan for an order, or raises ApplianceError; ``close`` is for the end.
     """
 
     prepare: Callable[[Order], Awaitable[LaunchPlan]]
@@ -80,6 +80,7 @@ class Wiring:
     keeper: Keeper
     settle_s: float
     expected_start_s: float
+    close: Callable[[], Awaitable[None]] | None = None
 
 
 class Supervisor:
@@ -295,7 +296,7 @@ class Supervisor:
             if earlier is not None:  # it may have a helper to end
                 await asyncio.wait([earlier])
             await self._settle()
-            order = Order(secrets.token_urlsafe(32), secrets.token_hex(8), rung)
+            order = Order(secrets.token_urlsafe(32), secrets.token_hex(16), rung)
             plan = await self._wiring.prepare(order)
         except DoesNotFit as error:
             if number == self._machine.spawn:
@@ -304,7 +305,8 @@ class Supervisor:
             grade = Grade.TRANSIENT if self._machine.history.failures else Grade.PERMANENT
             reason = Reason(error.code, error.what, error.hint, grade)
         except ApplianceError as error:
-            reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
+            grade = Grade.AWAITED if error.is_passing else Grade.PERMANENT
+            reason = Reason(error.code, error.what, error.hint, grade)
         except Exception as cause:  # a fault of ours: it ends this start, not the appliance
             log.exception("supervisor.fault", spawn=number)
             what = f"the start could not be prepared: {type(cause).__name__}: {cause}"
@@ -347,14 +349,9 @@ class Supervisor:
         self.log.gate.known_paths = plan.known_paths
         try:
             self._now = Incarnation(
-                number,
-                plan,
-                self._wiring.care,
-                self.log,
-                lambda: self.traffic(),
-                self._send,
+                number, plan, self._wiring.care, self.log, lambda: self.traffic(), self._send,
                 self._tell,
-            )
+            )  # fmt: skip
         except ApplianceError as error:
             reason = Reason(error.code, error.what, error.hint, Grade.PERMANENT)
             self._now = None
@@ -377,6 +374,8 @@ class Supervisor:
         await self._tasks.end()
         if self._now:
             await self._now.end()
+        if self._wiring.close:
+            await self._wiring.close()
         self._keeper.gone()
 
 
@@ -397,4 +396,5 @@ def _has_fallen(before: Machine, event: Event, now: Machine) -> bool:
     if isinstance(event, RanOut | RanShort) and now.history.rung != before.history.rung:
         return True  # nobody wanted it any more: it must be known all the same
     came_from = before.state not in (*_FALLEN, EngineState.STOPPED)
-    return came_from and now.state in _FALLEN
+    # who waits for another box has not failed, and it may go on for days
+    return came_from and now.state in _FALLEN and now.reason.grade is not Grade.AWAITED

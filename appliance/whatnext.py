@@ -2,6 +2,7 @@
 
 from appliance.events import IDLE
 from appliance.lifecycle import EngineState, Machine, Policy
+from appliance.restart import Grade
 
 
 def forecast(machine: Machine, policy: Policy, *, settling: bool = False) -> str:
@@ -22,6 +23,8 @@ def forecast(machine: Machine, policy: Policy, *, settling: bool = False) -> str
             return "is killed again"
         case EngineState.STOPPING:
             return "is killed, if it has not ended by itself"
+        case EngineState.BACKOFF if machine.reason.grade is Grade.AWAITED:
+            return "asks the other box again"
         case EngineState.BACKOFF:
             failures, most = len(machine.history.failures), policy.restart.max_failures
             return f"starts again (failure {failures} of {most})"

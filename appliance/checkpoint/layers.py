@@ -102,8 +102,9 @@ def _layers(name: str, count: int, config: Config) -> CacheLayers:
     keeping = _number(config, "num_key_value_heads") if "num_key_value_heads" in config else heads
     values = 2 * keeping * _positive("head_dim", size)
     if name == "sliding_attention":
-        return CacheLayers("sliding", count, values, window=_number(config, "sliding_window"))
-    return CacheLayers("full", count, values)
+        window = _number(config, "sliding_window")
+        return CacheLayers("sliding", count, values, window=window, kv_heads=keeping)
+    return CacheLayers("full", count, values, kv_heads=keeping)
 
 
 def _state_bytes(config: Config) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 from appliance.checkpoint.folder import read_model_facts
 from appliance.doctor.ask import Look
+from appliance.doctor.clusterlook import ANSWER_S, look_at_other_box, look_at_rule
+from appliance.doctor.clusterrows import joined_rows, ports_row
 from appliance.doctor.composefacts import ComposeFacts
 from appliance.doctor.composelook import look_at_compose
 from appliance.doctor.dockerfacts import NAME, DockerFacts
@@ -130,6 +132,20 @@ def checkup(case: Case) -> Iterator[Row]:
     for port in ports:
         yield port_row(port.seen(), running)
     yield from _door_rows(case)
+    if settings.cluster_role != "off":
+        yield from _cluster_rows(case)
+
+
+def _cluster_rows(case: Case) -> Iterator[Row]:
+    settings = case.settings
+    rule = Look("the packet rule", look_at_rule)
+    if case.is_boxed:  # whose state is in a volume
+        other = "appliance cluster show" if settings.cluster_role == "head" else "appliance node"
+        yield ok("other box", "known in the container", f"docker compose exec appliance {other}")
+    else:
+        look = partial(look_at_other_box, settings)
+        yield from joined_rows(settings, Look("the other box", look, ANSWER_S).seen())
+    yield ports_row(settings, rule.seen())
 
 
 def _running(docker: DockerFacts | Unseen, live: str | Unseen) -> str:

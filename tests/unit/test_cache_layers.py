@@ -38,13 +38,13 @@ def refusal(architecture: str, **config: Any) -> str:
 
 def test_minimax_m2_keeps_124_kib_a_token_in_fp8() -> None:
     (layers,) = cache_layers(MINIMAX, CONFIG)
-    assert layers == CacheLayers("full", 62, 2 * 8 * 128)
+    assert layers == CacheLayers("full", 62, 2 * 8 * 128, kv_heads=8)
     assert layers.count * layers.values_per_token * 1 == 124 * 1024
 
 
 def test_a_hybrid_is_read_from_its_interval() -> None:
     full, linear = cache_layers(QWEN, HYBRID)
-    assert full == CacheLayers("full", 12, 2 * 2 * 256)
+    assert full == CacheLayers("full", 12, 2 * 2 * 256, kv_heads=2)
     assert linear == CacheLayers("linear", 36, state_bytes=STATE)
 
 

@@ -103,7 +103,7 @@ def test_counts_of_odd_types_are_unknown_and_no_error(tmp_path: Path) -> None:
 
 def test_the_layers_of_the_model_are_read_from_its_config(tmp_path: Path) -> None:
     facts = read_model_facts(checkpoint(tmp_path))
-    assert facts.cache == (CacheLayers("full", 62, 2048),)
+    assert facts.cache == (CacheLayers("full", 62, 2048, kv_heads=8),)
     assert (facts.cache_dtype, facts.cache_unknown) == ("bfloat16", "")
 
 

@@ -33,11 +33,14 @@ PURE = (
     *("decode", "decodeview", "speculation", "checkpoint/weigh"),
     *("plaintext", "topframe", "topview"),
     *("weblogin", "hostcheck", "figures", "budgetjson"),
+    *("cluster/peer", "cluster/wire", "cluster/joincode", "cluster/joindesk"),
+    *("cluster/compare", "cluster/portrule", "doctor/clusterrows"),
+    *("clustersettings", "part", "shard"),
 )
 WORLD = {"asyncio", "os", "time", "subprocess", "httpx", "fastapi", "socket", "threading"}
-# settings reads it; the two roots hand it on to the plan, whole; the demo is a root of its own.
+# settings reads it; the roots hand it on to the plan, whole; the demo is a root of its own.
 # opening reads the names that the Hub and proxies have for theirs.
-READERS = {"settings.py", "assembly.py", "planview.py", "opening.py"}
+READERS = {"settings.py", "assembly.py", "nodeserve.py", "planview.py", "opening.py"}
 
 
 def imported(source: Path) -> set[str]:
