@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from appliance.cluster.portrule import checked
-from tests.cluster.boxes import PORT, Pair, pair
+from appliance.cluster.wire import PORT
+from tests.cluster.boxes import Pair, pair
 from tests.cluster.rules import Ruled
 from tests.cluster.scanning import EVERY_ADDRESS, scan, third_box
 from tests.cluster.wires import CABLE, HEAD_ADDR, WORKER_ADDR, wired
