@@ -23,7 +23,7 @@ sys.stdin.read()
 # Opens a connection to each port, many at once, and prints those that it could open.
 _SCAN = """
 import json, resource, select, socket, sys, time
-address, ports, wait_s = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
+address, wait_s, ports = sys.argv[1], float(sys.argv[2]), json.load(sys.stdin)
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 most = min(most, 8192)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -98,7 +98,11 @@ def scan(namespace: str, address: str, ports: list[int], wait_s: float = 3.0) ->
     """Return which ports of ``address`` let a process of ``namespace`` in."""
     argv = ["ip", "netns", "exec", namespace, sys.executable, "-c", _SCAN]
     done = subprocess.run(
-        [*argv, address, json.dumps(ports), str(wait_s)], capture_output=True, text=True, check=True
+        [*argv, address, str(wait_s)],
+        input=json.dumps(ports),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: list[int] = json.loads(done.stdout)
     return found

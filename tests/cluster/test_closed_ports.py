@@ -11,6 +11,7 @@ from tests.cluster.rules import Ruled
 from tests.cluster.scanning import EVERY_ADDRESS, listeners, scan, third_box
 from tests.cluster.wires import CABLE, HEAD_ADDR, WORKER_ADDR, Wires, wired
 
+pytestmark = pytest.mark.cluster
 ORDERS, MEETING = 9001, 29501
 PICKED = (32768, 60999)
 # What vLLM and torch open lies anywhere in the kernel's range, both ends in it.

@@ -14,6 +14,7 @@ from tests.appliances import COMMAND, clean_environment, environment
 from tests.cluster.wires import CABLE, HEAD_ADDR, WORKER_ADDR, Wires, wired
 from tests.engines import ROOT, wait_until
 
+pytestmark = pytest.mark.cluster
 CODE = re.compile(r"appliance cluster join ([0-9A-Z-]{20})\n")
 PAIR = {"cluster_head": HEAD_ADDR, "cluster_worker": WORKER_ADDR, "cluster_interface": CABLE}
 
