@@ -236,7 +236,7 @@ CAUSES = (
         Grade.PERMANENT,
         (r"ModuleNotFoundError|ImportError",),
         "the engine's Python installation is incomplete",
-        "make engine installs the demo engine again; on a box, pull the image again",
+        "make setup installs the demo engine again; on a box, pull the image again",
     ),
     _cause(
         "gpu_fault",

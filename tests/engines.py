@@ -192,7 +192,7 @@ def require_real() -> None:
     for path in (ENGINE_PYTHON, CHECKPOINT / "config.json"):
         if path.exists():
             continue
-        lacks = f"the real engine is not here: no {path.relative_to(ROOT)} (make engine)"
+        lacks = f"the real engine is not here: no {path.relative_to(ROOT)} (make setup)"
         if os.environ.get("CI") == "true":
             pytest.fail(lacks)
         pytest.skip(lacks)

@@ -12,7 +12,7 @@ ENGINE_PYTHON = ROOT / ".demo" / "engine" / "bin" / "python"
 
 
 @pytest.mark.engine
-@pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="no CPU engine here: make engine")
+@pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="no CPU engine here: make setup")
 def test_routing_equals_the_reference_and_readers_nap() -> None:
     # The plug-in of this tree, not the installed one, which may be older.
     done = subprocess.run(

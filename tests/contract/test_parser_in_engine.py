@@ -16,7 +16,7 @@ ENGINE_PYTHON = ROOT / ".demo" / "engine" / "bin" / "python"
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="no CPU engine here: make engine"),
+    pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="no CPU engine here: make setup"),
 ]
 
 USER = {"role": "user", "content": "Hi"}

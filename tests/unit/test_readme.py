@@ -1,15 +1,17 @@
-"""The README's settings table is the settings' own documentation. UPDATE_GOLDEN=1 rewrites it."""
+"""The README's tables are the code's own documentation. UPDATE_GOLDEN=1 rewrites them."""
 
 import os
 import re
 
+import pytest
+
+from appliance.diagnosis import CAUSES, ENGINE_KILLED
 from appliance.fieldtypes import is_size
 from appliance.settings import PREFIX, SECRETS, Settings
 from appliance.sizes import format_size
 from tests.engines import ROOT
 
 README = ROOT / "README.md"
-BEGIN, END = "<!-- settings table -->\n", "<!-- end of settings table -->\n"
 
 
 def table() -> str:
@@ -43,15 +45,28 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def test_the_readmes_table_is_the_settings_own() -> None:
+def diagnoses() -> str:
+    rows = ["| reason | what it means | type |", "|---|---|---|"]
+    causes = {cause.code: cause for cause in (*CAUSES, ENGINE_KILLED)}
+    rows += [f"| `{code}` | {cause.what} | {cause.hint} |" for code, cause in causes.items()]
+    return "\n".join(row.replace(" | grep", " \\| grep") for row in rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("settings", table()), ("diagnosis", diagnoses())],
+    ids=["settings", "diagnosis"],
+)
+def test_a_table_of_the_readme_is_the_codes_own(name: str, made: str) -> None:
+    begin, end = f"<!-- {name} table -->\n", f"<!-- end of {name} table -->\n"
     text = README.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    old, mark, tail = rest.partition(END)
-    assert mark, "the README has lost the marks around its settings table"
+    head, _, rest = text.partition(begin)
+    old, mark, tail = rest.partition(end)
+    assert mark, f"the README has lost the marks around its {name} table"
     if os.environ.get("UPDATE_GOLDEN"):
-        README.write_text(head + BEGIN + table() + END + tail, encoding="utf-8")
+        README.write_text(head + begin + made + end + tail, encoding="utf-8")
         return
-    assert old == table()
+    assert old == made
 
 
 def test_every_variable_that_the_readme_names_exists() -> None:
