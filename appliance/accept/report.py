@@ -1,10 +1,9 @@
 """The report as one tree of plain values: what the page shows, and what programs read. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from appliance.accept.published import PUBLISHED
+from appliance.accept.published import published_speeds
 from appliance.accept.steps import SHARES, STEPS, Outcome, overall
 
 FORMAT = 1
@@ -30,7 +29,7 @@ def make_report(
         "samples": samples(outcomes),
         "prefill": [figures[name] for name in _prefills() if figures.get(name)],
         "speeds": figures.get("speeds") or None,
-        "published": [asdict(row) for row in PUBLISHED] if kind == "acceptance" else [],
+        "published": published_speeds() if kind == "acceptance" else [],
         "paths": figures.get("paths") or None,
         "doctor": list(figures.get("doctor", {}).get("rows") or doctor),
         "smoke": list(figures.get("smoke", {}).get("checks") or ()),

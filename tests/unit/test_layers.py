@@ -22,7 +22,7 @@ PURE = (
     *("doctor/machinefacts", "doctor/machinerows", "doctor/modelrows", "doctor/doorrows"),
     *("samplepaths", "bench/arms", "bench/cases", "bench/distractors", "bench/kinds"),
     *("bench/score", "bench/questions", "bench/answers", "bench/report", "bench/table"),
-    *("accept/steps", "accept/judge", "accept/figures", "accept/published", "accept/anonymous"),
+    *("accept/steps", "accept/judge", "accept/figures", "accept/anonymous"),
     *("accept/report", "accept/charts", "accept/markup", "accept/page", "accept/measured"),
     *("accept/evidencepage",),
     *("bench/chart", "tokenizerdrift", "doctor/tokenizerrows"),
