@@ -24,3 +24,7 @@ bench-speed: .venv/.dev ## speed of the running appliance, with llama-benchy (UR
 
 bench-console: .venv/.dev ## CPU of the console's watchers (4 minutes; REAL=1: the real engine)
 	@$(BIN)/python -m tests.bench.console $(if $(REAL),--real)
+
+.PHONY: newcomer
+newcomer: .venv/.dev ## follow the README in a fresh clone, and compare what is printed (7 minutes)
+	@$(BIN)/python -m tests.newcomer
