@@ -125,7 +125,14 @@ class LiveFigures:
             "keepalives": int(metrics.keepalives.values()[()]),
             "spawns": sum(_totals(metrics.spawns).values()),
             "exits": _totals(metrics.exits),
+            "nodes": _nodes(metrics),
         }
+
+
+def _nodes(metrics: Metrics) -> dict[str, bool]:
+    """Return of each box whether its part of the engine runs; nothing where one box serves."""
+    samples = [sample for family in metrics.node_up.collect() for sample in family.samples]
+    return {sample.labels["node"]: bool(sample.value) for sample in samples}
 
 
 def _totals(counter: Counter) -> dict[str, int]:

@@ -193,6 +193,8 @@ def _counts(frame: Frame) -> Iterator[Text]:
         told += f", {frame.incidents} incidents; "
         told += f"{number(last.get('keepalives')) or 0:,.0f} keep-alives"
         yield _row("engine", Text(told))
+        if boxes := _boxes(last.get("nodes")):
+            yield _row("boxes", Text(boxes))
     if frame.incident is not None:
         one = frame.incident
         what = str(one.get("what") or "").partition("\n")[0]
@@ -206,6 +208,14 @@ def _kinds(glitches: object) -> str:
     counts = {str(kind): _total(actions) for kind, actions in told.items()}
     some = [f"{count:,.0f} {plain(kind)}" for kind, count in counts.items() if count]
     return ", ".join(some) or "none"
+
+
+def _boxes(nodes: object) -> str:
+    """Return what each box of a cluster does, "" for a single one."""
+    told = nodes if isinstance(nodes, Mapping) else {}
+    return ", ".join(
+        f"{plain(node)} {'runs' if is_up else 'does not run'}" for node, is_up in told.items()
+    )
 
 
 def _total(counts: object) -> float:

@@ -40,7 +40,10 @@ function drawGauge({ name, fraction, why }) {
  * @param {any} figures @returns {Count[]} */
 function counts(figures) {
   if (!figures) return [];
+  const boxes = Object.entries(figures.nodes ?? {}).map(([node, isUp]) => (
+    { name: `Box: ${node}`, value: isUp ? "runs" : "does not run", isSub: false }));
   const rows = [
+    ...boxes,
     ...counted("Paths that the model changed", figures.glitches),
     ...counted("Engine starts", figures.spawns),
     ...counted("Engine ends", figures.exits),

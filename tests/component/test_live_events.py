@@ -38,7 +38,7 @@ async def test_figures_come_by_themselves_with_all_that_a_page_draws(
     assert set(figures) == {
         *("at", "prompt_tokens_per_s", "completion_tokens_per_s", "ttft_s", "running", "waiting"),
         *("places", "kv_cache_used", "prefix_cache_hit", "memory", "glitches", "keepalives"),
-        *("spawns", "exits"),
+        *("spawns", "exits", "nodes"),
     }
     assert (figures["running"], figures["waiting"], figures["places"]) == (0, 0, 64)
     memory = figures["memory"]

@@ -102,6 +102,14 @@ async def test_what_we_count_is_told_by_kind_and_by_cause() -> None:
     assert 2.5 < told["ttft_s"]["p90"] <= 5
 
 
+async def test_each_box_of_a_cluster_is_told_and_a_single_one_is_none() -> None:
+    box = Box()
+    assert (await box.after(0))["nodes"] == {}
+    box.metrics.node_up.labels("head").set(1)
+    box.metrics.node_up.labels("worker").set(0)
+    assert (await box.after(1))["nodes"] == {"head": True, "worker": False}
+
+
 async def test_five_minutes_are_kept_and_no_more() -> None:
     box = Box()
     for _ in range(KEPT + 5):

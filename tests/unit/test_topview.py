@@ -182,3 +182,9 @@ def test_what_is_kept_has_an_end() -> None:
 
 def test_an_event_of_a_later_version_changes_nothing() -> None:
     assert told(full(), "weather", {"rain": True}) == full()
+
+
+def test_each_box_of_a_cluster_has_its_word() -> None:
+    nodes = {"head": True, "worker": False}
+    frame = told(full(), "figures", {**figures(41), "nodes": nodes})
+    assert "head runs, worker does not run" in drawn(frame, 80, 24)
