@@ -160,7 +160,7 @@ def test_a_packed_body_is_refused_and_a_plain_one_may_say_so(box: ApplianceProce
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/console",
         "/v1",
         "/v1/chat",
         CHAT + "/",
