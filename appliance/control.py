@@ -104,6 +104,10 @@ class Control:
         """End every event stream: the appliance ends, and must not wait for its watchers."""
         self._stream.end()
 
+    def cut(self) -> None:
+        """End the event streams that are open; their readers may come again."""
+        self._stream.cut()
+
     def health(self, access: Access) -> dict[str, Any]:
         """Return what ``/health`` tells a client of this access."""
         health = health_json(self.engine.snapshot, access)

@@ -58,6 +58,10 @@ class EventStream:
     def end(self) -> None:
         """End every stream: the appliance ends, and must not wait for its watchers."""
         self._is_over = True
+        self.cut()
+
+    def cut(self) -> None:
+        """End the streams that are open: a key changed, and whoever may still watch comes back."""
         for watcher in self._watchers:
             watcher.put(None)
 

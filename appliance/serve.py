@@ -144,7 +144,7 @@ async def _serve(
     if settings.engine == "spawn" and settings.memory_guards and (why := pin_memory()):
         log.debug("guard.not_pinned", why=why, next="raise the limit on locked memory")
     running = Running(settings, base_url, keys, engine, gate)
-    following = asyncio.create_task(_follow_operator_key(keys, logins))
+    following = asyncio.create_task(_follow_operator_key(keys, logins, control.cut))
     with contextlib.closing(host):
         try:
             return await _Session(running, app, listener, state.socket, hook, control.end).run()
@@ -153,12 +153,15 @@ async def _serve(
             await tokenizer.end()
 
 
-async def _follow_operator_key(keys: Keys, logins: Logins) -> None:
+async def _follow_operator_key(
+    keys: Keys, logins: Logins, cut: Callable[[], None]
+) -> None:
     """Take a new operator key from its file within a second, and end all log-ins of the old one."""
     while True:
         await asyncio.sleep(LOOK_S)
         if keys.look():
             logins.end_all()
+            cut()
             log.info("keys.operator_changed", is_there=bool(keys.operator))
 
 

@@ -19,7 +19,7 @@ _ANYBODYS = frozenset(
      *("localhost", "spark", "thor", "docker", "vllm", "home", "host", "server", "engine"))
 )  # fmt: skip
 
-_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)(\[[0-9a-f:.%]+\]|[^\s/:?#'\"<>()]+)")
+_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://(?:\(hidden\)@)?)(\[[0-9a-f:.%]+\]|[^\s/:?#'\"<>()]+)")
 _OWN = re.compile(r"(?i)localhost|127(?:\.\d+){3}|0\.0\.0\.0|\[::1?\]|appliance")
 _HOME = re.compile(r"(/home/|/Users/|[A-Za-z]:\\Users\\|~)(?!\(user\))([\w.+-]+)")
 _NAMED = re.compile(
@@ -34,7 +34,7 @@ _SERIAL = re.compile(
 )
 _V4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
 # A folder's name may be a customer's. Shown is a file's own name, and where it lies in a package.
-_PATH = re.compile(r"(?<![\w:/.~)>@-])//?(?:[\w.+@%~()=-]+/)+[\w.+@%()=-]*")
+_PATH = re.compile(r"(?<![\w/.~)>@…-])(?<!file:)(?!(?<=:)//)//?(?:[\w.+@%~()=-]+/)+[\w.+@%()=-]*")
 _FILE_URL = re.compile(r"(?i)\bfile://[^\s'\"<>()]*")
 _KNOWN_ROOTS = frozenset(
     (*("usr", "lib", "lib64", "bin", "sbin", "proc", "sys", "dev", "etc", "run", "opt", "models"),
@@ -79,8 +79,8 @@ def _hide_line(line: str, who: Who) -> str:
     line = _UUID.sub(ID, line)
     line = _MACHINE_ID.sub(ID, line)
     line = _MAC.sub(ADDRESS, line)
+    line = _V4.sub(_address, line)  # first: it may end one of the others
     line = _V6.sub(_address, line)
-    line = _V4.sub(_address, line)
     for home in _longest_first(who.homes):
         if len(home) > 1 and home.rpartition("/")[2] not in _ANYBODYS:
             line = line.replace(home, "~")

@@ -157,6 +157,7 @@ def who(box: Box) -> Who:
         if secret := getattr(box.settings, name):
             secrets.append(secret.get_secret_value())
     hosts = [platform.node(), platform.node().partition(".")[0], urlsplit(box.url).hostname or ""]
+    hosts += [*box.settings.allowed_hosts, *box.settings.media_hosts]
     accounts = list(_people())
     return Who(
         secrets=tuple(secret for secret in secrets if secret),

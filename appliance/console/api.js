@@ -57,7 +57,8 @@ export async function login(key) {
 
 /** End the session. */
 export async function logout() {
-  await send(`${CONTROL}/logout`, changing({}));
+  const told = await send(`${CONTROL}/logout`, changing({}));
+  if (!told.ok && told.status !== 401) throw await refusal(told);
   csrf = "";
   mark(false);
 }

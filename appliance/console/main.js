@@ -139,8 +139,8 @@ sessions.onmessage = async (/** @type {MessageEvent<string>} */ { data }) => {
   else if (await resume(true).catch(() => false)) open(false);
 };
 byId("logout", HTMLButtonElement).addEventListener("click", async () => {
-  await logout().catch(() => {});
-  sessions.postMessage("out");
+  const isOut = await logout().then(() => true, () => false);
+  if (isOut) sessions.postMessage("out");
   location.reload(); // nothing of it stays on the screen
 });
 byId("away-retry", HTMLButtonElement).addEventListener("click", () => stream.retry());

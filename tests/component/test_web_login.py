@@ -306,9 +306,11 @@ async def test_another_operator_key_ends_every_log_in_and_its_open_stream(
     box = await start()
     async with at_page(box) as page:
         listening = await streams_until_ended(page)
+        by_key = await streams_until_ended(box.operator)
         path = box.running.settings.state_dir / "operator_key"
         path.unlink() if revoked else path.write_text("another-key\n")
         await asyncio.wait_for(listening, 20)
+        await asyncio.wait_for(by_key, 20)
         assert (await page.get(f"{CONTROL}/status")).status_code == 401
         assert (await box.operator.get(f"{CONTROL}/status")).status_code == 401
         assert (await box.client.get("/v1/models")).status_code == 200
