@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests import engines
-from tests.appliances import ApplianceProcess, run, shared_box
+from tests.appliances import ApplianceProcess, RunAppliance, run, shared_box
 from tests.browser.page import REFUSED, Console
 
 __all__ = ["run", "shared_box"]
@@ -55,8 +55,14 @@ class OpenConsole(Protocol):
 
 
 @pytest.fixture
-def console(chromium: Browser) -> Iterator[OpenConsole]:
-    """Open consoles, each in a browser profile of its own; none may have complained."""
+def console(
+    chromium: Browser,
+    run: RunAppliance,
+) -> Iterator[OpenConsole]:
+    """Open consoles, each in a browser profile of its own; none may have complained.
+
+    It asks for ``run`` so that the pages are closed before the appliances that they look at.
+    """
     opened: list[tuple[Console, bool]] = []
     contexts: list[BrowserContext] = []
 
