@@ -153,9 +153,7 @@ async def _serve(
             await tokenizer.end()
 
 
-async def _follow_operator_key(
-    keys: Keys, logins: Logins, cut: Callable[[], None]
-) -> None:
+async def _follow_operator_key(keys: Keys, logins: Logins, cut: Callable[[], None]) -> None:
     """Take a new operator key from its file within a second, and end all log-ins of the old one."""
     while True:
         await asyncio.sleep(LOOK_S)

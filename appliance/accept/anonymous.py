@@ -19,7 +19,9 @@ _ANYBODYS = frozenset(
      *("localhost", "spark", "thor", "docker", "vllm", "home", "host", "server", "engine"))
 )  # fmt: skip
 
-_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://(?:\(hidden\)@)?)(\[[0-9a-f:.%]+\]|[^\s/:?#'\"<>()]+)")
+_URL = re.compile(
+    r"(?i)\b([a-z][a-z0-9+.-]*://(?:\(hidden\)@)?)(\[[0-9a-f:.%]+\]|[^\s/:?#'\"<>()]+)"
+)
 _OWN = re.compile(r"(?i)localhost|127(?:\.\d+){3}|0\.0\.0\.0|\[::1?\]|appliance")
 _HOME = re.compile(r"(/home/|/Users/|[A-Za-z]:\\Users\\|~)(?!\(user\))([\w.+-]+)")
 _NAMED = re.compile(
