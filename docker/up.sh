@@ -22,20 +22,8 @@ USAGE
 MODEL=catplusplus/MiniMax-M2.7-REAP-172B-A10B-NVFP4
 CONFIG_FILES=(config.json model.safetensors.index.json)
 
-fail() {
-    echo "up: $1" >&2
-    echo "  -> $2" >&2
-    exit 1
-}
-
-value() { # NAME: of the environment, or else of .env, as Compose reads it
-    local name=$1
-    if [ -n "${!name:-}" ]; then
-        echo "${!name}"
-    elif [ -f .env ]; then
-        sed -n "s/^$name=//p" .env | tail -n 1 | sed 's/^"\(.*\)"$/\1/'
-    fi
-}
+SCRIPT=up
+. docker/dotenv.sh
 
 model_folder() {
     folder=$(value MODEL_PATH)

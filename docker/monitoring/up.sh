@@ -24,20 +24,8 @@ KEPT=.monitoring
 KEY=$KEPT/prometheus.key
 PASSWORD=$KEPT/grafana.password
 
-fail() {
-    echo "monitoring: $1" >&2
-    echo "  -> $2" >&2
-    exit 1
-}
-
-value() { # NAME: of the environment, or else of .env, as Compose reads it
-    local name=$1
-    if [ -n "${!name:-}" ]; then
-        echo "${!name}"
-    elif [ -f .env ]; then
-        sed -n "s/^$name=//p" .env | tail -n 1 | sed 's/^"\(.*\)"$/\1/'
-    fi
-}
+SCRIPT=monitoring
+. docker/dotenv.sh
 
 compose() { docker compose --profile "$box" --profile monitoring "$@"; }
 

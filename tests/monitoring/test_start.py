@@ -58,6 +58,7 @@ class Clone:
 def clone(tmp_path: Path) -> Clone:
     (tmp_path / "docker" / "monitoring").mkdir(parents=True)
     shutil.copy(ROOT / "docker" / "monitoring" / "up.sh", tmp_path / "docker" / "monitoring")
+    shutil.copy(ROOT / "docker" / "dotenv.sh", tmp_path / "docker")
     docker = tmp_path / "docker-program"
     docker.write_text(DOCKER)
     docker.chmod(0o755)
