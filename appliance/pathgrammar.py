@@ -131,7 +131,12 @@ def _start(tree: Mapping[str, _Folder], names: Mapping[_Folder, str], files_only
     if not tree["~/"].leads:
         says[-1] = '"~" free'
     relative = tree[""]
-    says.append(_choices(relative, names) if relative.leads else f"{_beginning('~')} free")
+    if relative.leads:
+        says.append(_choices(relative, names))
+        return " | ".join(says)
+    says.append(f"{_beginning('~')} free")
+    if tree["~/"].leads:  # a name that begins with the sign, or is it, is not below the home
+        says.append(f'"~" ({_beginning("")} free){"" if files_only else "?"}')
     return " | ".join(says)
 
 

@@ -118,7 +118,7 @@ def _clock(head: NodeFacts, worker: NodeFacts) -> Compared:
     is_fine = abs(skew_s) <= MOST_SKEW_S + known_s
     verdict = Verdict.FINE if is_fine else Verdict.WARNS
     hint = "" if is_fine else "nothing breaks, but logs do not fit: timedatectl set-ntp true"
-    return Compared("clock", f"{0.0 - skew_s:+.1f} s", f"{skew_s:+.1f} s", verdict, hint)
+    return Compared("clock", f"{-skew_s:+z.1f} s", f"{skew_s:+z.1f} s", verdict, hint)
 
 
 def _alike(

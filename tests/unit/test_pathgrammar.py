@@ -60,7 +60,7 @@ HERE = PathName("", ())
 FILES = named("/srv/Data/Reports/Annual Summary.docx", "/srv/Data/notes.txt", "/srv/Data/old")
 DATA = as_pattern(made(FILES, named("/srv/Data", "/srv/Data/Reports")))
 WORK = as_pattern(
-    made(named("src/App.tsx", "src/ui", "README.md"), [HERE, *named("src")], "/home/Me/work")
+    made(named("src/App.tsx", "src/ui", "README.md"), [HERE, *named("src")], "/home/Me/desk")
 )
 
 
@@ -94,7 +94,7 @@ def test_a_glitch_of_a_known_path_does_not(path: str) -> None:
     "path",
     [
         "src/App.tsx",
-        "/home/Me/work/src/App.tsx",
+        "/home/Me/desk/src/App.tsx",
         "/home/Me/other/x",
         "/home/You/x",
         "/home/Me/",
@@ -104,6 +104,12 @@ def test_a_glitch_of_a_known_path_does_not(path: str) -> None:
 )
 def test_what_is_below_the_root_goes_in_full_too_and_what_is_beside_it_freely(path: str) -> None:
     assert WORK.fullmatch(path)
+
+
+def test_beside_a_closed_home_a_name_may_begin_with_its_sign() -> None:
+    pattern = as_pattern(made(named("~/notes.txt"), named("~/")))
+    assert all(map(pattern.fullmatch, ("~/notes.txt", "~", "~draft.txt", "~you/x")))
+    assert not any(map(pattern.fullmatch, ("~/Notes.txt", "~ /notes.txt", "~//notes.txt")))
 
 
 def test_what_is_no_file_is_no_end_where_a_file_is_read() -> None:
@@ -127,11 +133,11 @@ def test_a_folder_beside_the_listed_one_is_free() -> None:
     "path",
     [
         "src/app.tsx",
-        "/home/Me/work/src/app.tsx",
-        "/home/me/work/src",
-        "/home/Me/Work/src/App.tsx",
+        "/home/Me/desk/src/app.tsx",
+        "/home/me/desk/src",
+        "/home/Me/Desk/src/App.tsx",
         "App.tsx",
-        "/home/Me/work/App.tsx",
+        "/home/Me/desk/App.tsx",
     ],
 )
 def test_both_spellings_are_held_to_the_listing(path: str) -> None:
