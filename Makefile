@@ -32,7 +32,7 @@ smoke: .venv/.runtime ## check the running appliance (URL=http://… KEY=…)
 
 # ---- develop
 
-.PHONY: check test test-fault test-unit test-long format lock clean
+.PHONY: check test test-fault test-unit test-long test-search format lock clean
 check: .venv/.dev ## ruff, mypy, import-linter, codespell, shellcheck, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,6 +55,10 @@ test-unit: .venv/.dev ## the tests that need no engine
 test-long: .venv/.dev setup ## what takes long: fresh installs, real faults, ten minutes of fuzz
 	CI=true $(BIN)/python -m pytest --ignore tests/kernel --ignore tests/container \
 		--ignore tests/accept/kilo --ignore tests/browser --ignore tests/cluster -m long
+
+test-search: .venv/.dev ## the laws of the unit tests, with thousands of new random cases each
+	$(BIN)/python -m pytest tests/unit --hypothesis-profile=search --timeout 1800 \
+		-m "not long and not engine and hypothesis" $(WORKERS)
 
 format: .venv/.dev ## put the code into its form
 	$(BIN)/ruff check --fix .
