@@ -23,6 +23,7 @@ from appliance.hostcheck import HostPort, Hosts, misdirected, parse_host
 from appliance.keys import NOBODY, OPERATOR, Caller
 from appliance.openai import CONTROL_PREFIX
 from appliance.weblogin import Login, Logins, is_csrf
+from appliance.webpages import over_tls
 
 LOGIN_PATH = f"{CONTROL_PREFIX}/login"
 LOGIN_KEY = "appliance.login"  # where the log-in, and
@@ -97,7 +98,7 @@ def cookie_name(scope: Scope, named: HostPort | None) -> str:
     """Return the cookie of this address: browsers keep one box for all ports of a host."""
     port = named.port if named else None
     name = "unglitched-login" + (f"-{port}" if port is not None else "")
-    return f"__Host-{name}" if scope.get("scheme") == "https" else name
+    return f"__Host-{name}" if over_tls(scope) else name
 
 
 def host_of(scope: Scope) -> HostPort | None:

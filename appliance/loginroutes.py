@@ -23,6 +23,7 @@ from appliance.failedkeys import FailedKeys
 from appliance.keys import Access, Keys
 from appliance.openai import CONTROL_PREFIX
 from appliance.weblogin import Login, Logins, csrf_of
+from appliance.webpages import over_tls
 
 LOGOUT_PATH = f"{CONTROL_PREFIX}/logout"
 MOST_BYTES = 4096
@@ -103,7 +104,7 @@ class LoginRoutes:
             path="/",
             httponly=True,
             samesite="strict",
-            secure=request.scope.get("scheme") == "https",
+            secure=over_tls(request.scope),
         )
 
 

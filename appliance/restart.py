@@ -107,7 +107,8 @@ def judge(
     history = replace(history, failures=recent)
     if len(recent) >= policy.max_failures:
         window = f"{policy.window_s / 3600:.3g} h"
-        what = f"gave up after {len(recent)} failures in {window}; the last: {reason.what}"
+        failures = "a failure" if len(recent) == 1 else f"{len(recent)} failures"
+        what = f"gave up after {failures} in {window}; the last: {reason.what}"
         given_up = Reason("gave_up", what, RESET_HINT, reason.grade)
         return replace(history, gave_up=given_up), GiveUp(given_up)
     if reason.grade is Grade.MEMORY:

@@ -38,9 +38,10 @@ GUARDS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
-    (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+# Browsers ignore it over plain HTTP, and write that into the console as an error.
+_OPENER = (b"cross-origin-opener-policy", b"same-origin")
 _CACHE = b"cache-control"
 
 
@@ -82,6 +83,17 @@ def _served(page: Page) -> Callable[[Request], Awaitable[Response]]:
     return served
 
 
+def over_tls(scope: Scope) -> bool:
+    """Tell whether the browser's connection is encrypted: here, or up to a proxy in front.
+
+    Anybody may send the proxy's header; it makes what we answer stricter, and nothing looser.
+    """
+    if scope.get("scheme") == "https":
+        return True
+    told = next((value for name, value in scope["headers"] if name == b"x-forwarded-proto"), b"")
+    return bytes(told).partition(b",")[0].strip().lower() == b"https"
+
+
 class Guarded:
     """``app`` with the guards on its answers, none of which a cache may keep unasked."""
 
@@ -94,6 +106,8 @@ class Guarded:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), *GUARDS]
+                if over_tls(scope):
+                    headers.append(_OPENER)
                 if not any(name.lower() == _CACHE for name, _ in headers):
                     headers.append((_CACHE, b"no-store"))
                 message = {**message, "headers": headers}

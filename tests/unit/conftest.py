@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+
 @pytest.fixture
 def stranger() -> Iterator[int]:
     """Run a process in a session of its own that must live to the end of the test."""

@@ -5,6 +5,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 import msgspec
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,9 +40,15 @@ class House:
         app = Starlette(routes=routes, exception_handlers={RequestError: _refused})
         self.door = Door(app, app, keys, failures, Browsers(Hosts(), self.logins))  # type: ignore[arg-type]
 
-    async def show(self, key: str, scheme: str = "http", cookie: str = "") -> tuple[int, Any]:
-        """Show a key from a page of ours; return the status and the headers."""
+    async def show(
+        self, key: str, scheme: str = "http", cookie: str = "", proxied: str = ""
+    ) -> tuple[int, Any]:
+        """Show a key from a page of ours; return the status and the headers.
+
+        ``proxied`` is the scheme that a proxy in front was asked by.
+        """
         sent: list[Message] = []
+        seen = (proxied or scheme).partition(",")[0].lower()  # by the browser
         scope: Scope = {
             "type": "http",
             "path": LOGIN_PATH,
@@ -52,7 +59,8 @@ class House:
             "scheme": scheme,
             "headers": [
                 (b"host", b"spark:9000"),
-                (b"origin", f"{scheme}://spark:9000".encode()),
+                (b"origin", f"{seen}://spark:9000".encode()),
+                (b"x-forwarded-proto", proxied.encode()),
                 (b"content-type", b"application/json"),
                 (b"cookie", cookie.encode()),
             ],
@@ -100,8 +108,11 @@ async def test_only_so_many_guesses_wait_at_once() -> None:
     await asyncio.wait(waiting)
 
 
-async def test_over_tls_the_cookie_is_bound_to_the_host_and_to_tls() -> None:
-    _, headers = await House().show("operator-key", "https")
+@pytest.mark.parametrize(
+    "asked", [{"scheme": "https"}, {"proxied": "https"}, {"proxied": "HTTPS, http"}]
+)
+async def test_over_tls_the_cookie_is_bound_to_the_host_and_to_tls(asked: dict[str, str]) -> None:
+    _, headers = await House().show("operator-key", **asked)
     ((name, cookie),) = SimpleCookie(headers[b"set-cookie"].decode()).items()
     assert name == "__Host-unglitched-login-9000"
     assert cookie["secure"]
