@@ -22,8 +22,9 @@ bench-ledger: .venv/.dev ## CPU of the path guard's ledger, 1,000 to 200,000 tok
 bench-speed: .venv/.dev ## speed of the running appliance, with llama-benchy (URL=…)
 	@$(BIN)/appliance bench speed $(URL)
 
-bench-console: .venv/.dev ## CPU of the console's watchers (4 minutes; REAL=1: the real engine)
+bench-console: .venv/.dev ## what ten watchers of the console cost, and move (8 minutes; REAL=1)
 	@$(BIN)/python -m tests.bench.console $(if $(REAL),--real)
+	@$(BIN)/python -m tests.bench.console.gateway
 
 .PHONY: newcomer
 newcomer: .venv/.dev ## follow the README in a fresh clone, and compare what is printed (7 minutes)

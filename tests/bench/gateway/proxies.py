@@ -19,6 +19,7 @@ from tests.bench.gateway.load import PROXY_CORE, pin
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-" + "0123456789abcdef" * 4  # LiteLLM refuses a weaker one
+OPERATOR_KEY = "bench-operator-key"
 READY_WITHIN_S = 120.0
 NGINX_PROGRAM = "nginx/usr/sbin/nginx"
 FLOOR = Path(__file__).with_name("floor.py")
@@ -265,7 +266,7 @@ class Starter:
             "engine_url": f"http://127.0.0.1:{self._engine}",
             "engine_key": "bench-engine-key",
             "api_key": KEY,
-            "operator_key": "bench-operator-key",
+            "operator_key": OPERATOR_KEY,
             "served_model_name": MODEL,
             "max_num_seqs": "512",
             "port": str(port),
