@@ -43,7 +43,7 @@ def follow(claim: Claim, clone: Path) -> bool:
         print(f"  as claimed, {len(claim.lines)} lines, {took}", flush=True)
         return True
     print(f"  exit code {ran.returncode} after {took}; not printed in its place: {lost}")
-    print("\n".join(f"  | {line}" for line in lines[-40:]), flush=True)
+    print("\n".join(f"  | {line}" for line in lines), flush=True)
     return False
 
 

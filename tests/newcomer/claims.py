@@ -1,13 +1,15 @@
 """What the README says that commands print, and how that is compared with what they do. Pure.
 
 A claim is a fenced block after a comment ``<!-- newcomer: COMMAND -->``: its lines must come in
-this order, with whatever between them where a line is ``…``. A number may be any number.
+this order, with whatever between them where a line is ``…``, and whatever after them on the same
+line where it ends in ``…``. A number may be any number.
 """
 
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 GAP = "…"
 _CLAIM = re.compile(r"<!-- newcomer: (.+?) -->\n(?:\n)?```\n(.*?)\n```", re.DOTALL)
@@ -33,17 +35,23 @@ def claims(readme: str) -> list[Claim]:
 
 def missing(claim: Claim, printed: Sequence[str]) -> str | None:
     """Return the first claimed line that was not printed in its place, None if all were."""
-    said = iter([plain(line) for line in printed])
+    said = iter(printed)
     is_open = True
     for line in claim.lines:
         if line == GAP:
             is_open = True
             continue
-        found = plain(line) in said if is_open else next(said, None) == plain(line)
-        if not found:
+        among = said if is_open else islice(said, 1)
+        if not any(_is(line, one) for one in among):
             return line
         is_open = False
     return None
+
+
+def _is(claimed: str, printed: str) -> bool:
+    if claimed.endswith(GAP):
+        return plain(printed).startswith(plain(claimed.removesuffix(GAP)))
+    return plain(printed) == plain(claimed)
 
 
 def plain(line: str) -> str:

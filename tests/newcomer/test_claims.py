@@ -49,9 +49,11 @@ def test_each_target_of_make_that_the_readme_names_exists() -> None:
             ["ready since 2027-01-01T00:00:00+00:00"],
             None,
         ),
+        (["a (log: …", "b"], ["a (log: /x/y)", "b"], None),
+        (["a (log: …", "b"], ["a", "b"], "a (log: …"),
         (["14 checks: all passed"], ["14 checks: 2 FAILED"], "14 checks: all passed"),
     ],
-    ids=["number", "order", "between", "gap", "swapped", "moment", "failed"],
+    ids=["number", "order", "between", "gap", "swapped", "moment", "rest", "no rest", "failed"],
 )
 def test_claimed_lines_come_in_their_order(
     claimed: list[str], printed: list[str], lost: str | None
