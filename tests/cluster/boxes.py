@@ -14,7 +14,7 @@ from appliance.cluster.identity import ensure_identity
 from appliance.cluster.membership import HeadKept, Kept, WorkerKept, digest_of
 from tests import engines
 from tests.appliances import COMMAND, ApplianceProcess, clean_environment, environment
-from tests.cluster.wires import CABLE, FRONT_ADDR, HEAD_ADDR, PORT, WORKER_ADDR, Wires
+from tests.cluster.wires import CABLE, HEAD_ADDR, PORT, WORKER_ADDR, Wires
 from tests.engines import ROOT, wait_until
 from tests.fault.real import SETTINGS, Box
 
@@ -149,7 +149,7 @@ def _head(
     text = ensure_identity(worker.folder / "state" / "cluster").file.read_text()
     certificate = text[text.index("-----BEGIN CERTIFICATE") :]
     Kept(folder / "state").keep_worker(WorkerKept(f"{WORKER_ADDR}:{PORT}", certificate, KEY))
-    env = environment(folder, **chosen, cluster_role="head", host=FRONT_ADDR)
+    env = environment(folder, **chosen, cluster_role="head", host=wires.front_addr)
     with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
         process = subprocess.Popen(
             [*wires.within(wires.head), *COMMAND, "run"],

@@ -29,13 +29,8 @@ def test_the_smoke_passes(two: Pair) -> None:
 
 def test_the_tool_call_conversations_are_exact(two: Pair) -> None:
     two.head.serving()
-    # one system text for each, in turn
-    asked = [
-        one
-        for n, one in enumerate(conversations())
-        if one.tool_calls and n % len(SYSTEMS) == n // len(SYSTEMS) % len(SYSTEMS)
-    ]
-    assert len(asked) > 5
+    asked = [one for one in conversations() if one.tool_calls]
+    assert len(asked) > len(SYSTEMS)
     headers = {
         "authorization": f"Bearer {two.head.appliance.key('client')}",
         INJECTION_HEADER: "off",  # they bring the system prompt that they were trained with

@@ -3,9 +3,11 @@
     us  10.231.N.254 --- 10.231.N.1  head  10.231.1.1 === 10.231.1.2  worker
 
 The double line is the cable. We reach the head as its clients do, by another network, so that a
-cut cable cuts nobody but the two boxes. N is our own: that end of it is in everybody's network.
+cut cable cuts nobody but the two boxes. N is each pair's own: that end of it is in everybody's
+network.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -16,8 +18,7 @@ from dataclasses import dataclass
 import pytest
 
 HEAD_ADDR, WORKER_ADDR = "10.231.1.1", "10.231.1.2"
-_OURS = 2 + os.getpid() % 250
-FRONT_ADDR, OUR_ADDR = f"10.231.{_OURS}.1", f"10.231.{_OURS}.254"
+_MARKS = itertools.count(os.getpid())
 CABLE, PORT = "cable0", 9001
 # Each node has shared memory of its own, as two machines have: vLLM must not meet there.
 _OWN_SHM = 'mount -t tmpfs -o size=1g tmpfs /dev/shm && exec "$@"'
@@ -25,10 +26,16 @@ _OWN_SHM = 'mount -t tmpfs -o size=1g tmpfs /dev/shm && exec "$@"'
 
 @dataclass(frozen=True)
 class Wires:
-    """The namespaces by name."""
+    """The namespaces by name, and the network by which the head is reached."""
 
     head: str
     worker: str
+    front: str
+
+    @property
+    def front_addr(self) -> str:
+        """The head's address in that network."""
+        return f"{self.front}.1"
 
     def within(self, namespace: str) -> list[str]:
         """Return what starts a command in a namespace, with its own /dev/shm; it keeps its pid."""
@@ -76,8 +83,9 @@ def require_root() -> None:
 def wired() -> Iterator[Wires]:
     """Make both namespaces, the cable and the head's front; at the end nothing of them is left."""
     require_root()
-    mark = os.getpid()
-    wires, ours = Wires(f"ugh{mark}", f"ugw{mark}"), f"ugf{mark}"
+    mark = next(_MARKS)
+    wires = Wires(f"ugh{mark}", f"ugw{mark}", f"10.231.{2 + mark % 250}")
+    ours = f"ugf{mark}"
     try:
         for namespace in (wires.head, wires.worker):
             run_ip("netns", "add", namespace)
@@ -88,9 +96,9 @@ def wired() -> Iterator[Wires]:
             run_ip("-n", namespace, "addr", "add", f"{address}/24", "dev", CABLE)
             run_ip("-n", namespace, "link", "set", CABLE, "up")
         run_ip("link", "add", ours, "type", "veth", "peer", "name", "front0", "netns", wires.head)
-        run_ip("-n", wires.head, "addr", "add", f"{FRONT_ADDR}/24", "dev", "front0")
+        run_ip("-n", wires.head, "addr", "add", f"{wires.front_addr}/24", "dev", "front0")
         run_ip("-n", wires.head, "link", "set", "front0", "up")
-        run_ip("addr", "add", f"{OUR_ADDR}/24", "dev", ours)
+        run_ip("addr", "add", f"{wires.front}.254/24", "dev", ours)
         run_ip("link", "set", ours, "up")
         yield wires
     finally:
