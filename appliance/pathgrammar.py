@@ -133,10 +133,10 @@ def _start(tree: Mapping[str, _Folder], names: Mapping[_Folder, str], files_only
     relative = tree[""]
     if relative.leads:
         says.append(_choices(relative, names))
-        return " | ".join(says)
-    says.append(f"{_beginning('~')} free")
-    if tree["~/"].leads:  # a name that begins with the sign, or is it, is not below the home
-        says.append(f'"~" ({_beginning("")} free){"" if files_only else "?"}')
+    else:
+        says.append(f"{_beginning('~')} free")
+        if tree["~/"].leads:  # a name that begins with the sign, or is it, is not below the home
+            says.append(f'"~" ({_beginning("")} free){"" if files_only else "?"}')
     return " | ".join(says)
 
 
