@@ -38,6 +38,7 @@ CACHES = {
     "CUDA_CACHE_PATH": "cuda",
 }
 TAIL_LINES = 60
+LISTENS_S = 30.0
 NO_TLS = ssl.create_default_context()  # 60 ms, which each client would take for itself
 END_S = 15.0  # an engine with requests takes its time
 
@@ -182,17 +183,24 @@ class Box:
         shutil.rmtree(state, ignore_errors=True)
         chosen = {"state_dir": state, "port": 0, "failed_key_delay_s": 0, **settings}
         variables = {f"APPLIANCE_{k.upper()}": as_text(v) for k, v in chosen.items()}
-        path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        env = self.environment() | variables | {"PYTHONPATH": path}
         command = "import sys; from appliance.cli import main; sys.exit(main())"
-        program = self.start(name, [self.python, "-c", command, "run"], env)
-        deadline = time.monotonic() + 30
+        program = self.start_own(name, ["-c", command, "run"], state, variables)
+        program.key = (state / "api_key").read_text().strip()
+        return program
+
+    def start_own(
+        self, name: str, arguments: Sequence[str], state: Path, variables: Mapping[str, str]
+    ) -> Program:
+        """Start a Python program of this project; return once it says in state/address where."""
+        path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+        env = self.environment() | dict(variables) | {"PYTHONPATH": path}
+        program = self.start(name, [self.python, *arguments], env)
+        deadline = time.monotonic() + LISTENS_S
         while not (state / "address").exists():
             if program.process.poll() is not None or time.monotonic() > deadline:
                 raise NotReady(f"{name} does not listen: {program.tail()[-500:]}")
             time.sleep(0.05)
         program.base_url = (state / "address").read_text().strip()
-        program.key = (state / "api_key").read_text().strip()
         return program
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Program:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.gpu import appliance_steps, model_steps, quant_steps, serving
+from tests.gpu import appliance_steps, latency, model_steps, quant_steps, serving
 from tests.gpu.box import Box, machine_facts
 from tests.gpu.record import Report, attempt
 from tests.gpu.stage import DRY, Sizes, Stage
@@ -29,7 +29,13 @@ LIMITS = {
     "force-swap": 60.0, "pruned": 260.0, "ngram": 260.0, "quantised": 400.0, "wide": 400.0,
     "flashinfer": 540.0,
 }  # fmt: skip
-STEPS = serving.STEPS | appliance_steps.STEPS | model_steps.STEPS | quant_steps.STEPS
+STEPS = (
+    serving.STEPS
+    | {"latency": latency.latency}
+    | appliance_steps.STEPS
+    | model_steps.STEPS
+    | quant_steps.STEPS
+)
 SPARE_S = 20.0  # to end all programs and write the report
 DRY_PATIENCE = 4  # an engine on two cores, that others use too
 LEAST_S = 20.0  # a step is not begun with less left

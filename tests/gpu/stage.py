@@ -38,7 +38,7 @@ class Sizes:
     chunks: int = 300  # tokens of a timed stream
     turns: int = 12  # streams of a client, one after the other, a round
     reply: int = 64  # tokens of each of them
-    firsts: int = 60  # short ones after them, for the first byte alone
+    firsts: int = 30  # short ones after them, for the first byte alone
     long_tokens: int = 110_000  # of the prompt that is abandoned
     context: int = 131_072
     vocabulary: int = 1024  # whose log-probabilities are compared

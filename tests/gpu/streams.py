@@ -16,6 +16,21 @@ from appliance.openai import INJECTION_HEADER
 from tests.gpu.box import MODEL, Program
 
 CHAT = "/v1/chat/completions"
+EVENT = b"data: {"  # begins each event but the last one, [DONE]
+
+
+@dataclass
+class Moments:
+    """When each event of a stream came, as its bytes come in pieces of any size."""
+
+    each: list[float] = field(default_factory=list)
+    _tail: bytes = b""
+
+    def see(self, data: bytes, now: float) -> None:
+        """Note the events that begin with these bytes."""
+        text = self._tail + data
+        self.each += [now] * text.count(EVENT)
+        self._tail = text[-(len(EVENT) - 1) :]
 
 
 @dataclass
@@ -23,11 +38,18 @@ class Stream:
     """One streamed answer; moments are seconds of the monotonic clock."""
 
     asked: float
-    arrivals: list[float] = field(default_factory=list)
-    events: int = 0
-    ended: float = 0.0
+    moments: list[float] = field(default_factory=list)  # of each event
+    seed: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+
+    @property
+    def arrivals(self) -> list[float]:
+        """When something of the answer came.
+
+        The first event names the role alone, and comes before the model has done anything.
+        """
+        return sorted(set(self.moments[1:]))
 
     @property
     def ttft_s(self) -> float:
@@ -88,21 +110,15 @@ async def read_stream(way: Way, body: dict[str, Any]) -> Stream:
     """Ask once, and return what came when. Raises RuntimeError for anything but a whole stream."""
     request = way.request(body)
     reader, writer = await asyncio.open_connection(way.host, way.port)
-    stream = Stream(time.monotonic())
+    stream = Stream(time.monotonic(), seed=body.get("seed", 0))
     writer.write(request)
-    seen = b""
+    seen, moments = b"", Moments(stream.moments)
     try:
         while data := await reader.read(1 << 16):
-            now = time.monotonic()
+            moments.see(data, time.monotonic())
             seen += data
-            # the first event names the role alone, and comes before the model has done anything
-            fresh = data.count(b"\ndata: {") + data.startswith(b"data: {")
-            if fresh and (stream.arrivals or stream.events + fresh > 1):
-                stream.arrivals.append(now)
-            stream.events += fresh
     finally:
         writer.close()
-    stream.ended = time.monotonic()
     _finish(stream, seen)
     return stream
 
