@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpointbox import Shape, tensors_of
-from tests.gpu import miniature, record, run, stage, streams
+from tests.gpu import miniature, record, run, stage, streams, tap
 from tests.gpu.record import Outcome, Report, Skip, Unmet, attempt
 from tests.gpu.streams import Stream
 
@@ -117,6 +117,27 @@ def test_a_stream_is_timed_from_its_first_piece_and_not_from_the_role() -> None:
     stream = Stream(1.0, [1.2, 1.5, 1.6, 1.6, 1.8])
     assert math.isclose(stream.ttft_s, 0.5)
     assert [round(gap, 6) for gap in stream.gaps_s] == [0.1, 0.2]
+
+
+def test_events_are_counted_in_pieces_of_any_size() -> None:
+    text = b'data: {"a": 1}\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n'
+    for size in (1, 3, 7, len(text)):
+        moments = streams.Moments()
+        for at in range(0, len(text), size):
+            moments.see(text[at : at + size], float(at))
+        first, second = (text.index(event) + 6 for event in (b'data: {"a', b'data: {"b'))
+        assert moments.each == [first // size * size, second // size * size]
+
+
+def test_the_way_is_what_lies_between_client_and_tap() -> None:
+    stream = Stream(1.0, [1.5, 2.25, 3.5, 4.5], seed=7)
+    notes = {7: tap.Note(7, 1.125, [1.25, 2.0, 3.0, 4.25])}
+    found = tap.between([stream], notes)
+    assert found == {"ttft_s": [0.375], "gap_s": [0.25, -0.25]}
+    with pytest.raises(KeyError):
+        tap.between([Stream(1.0, [1.5], seed=8)], notes)
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        tap.between([Stream(1.0, [1.5], seed=7)], notes)
 
 
 def test_a_torn_stream_is_an_error() -> None:
