@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.gpu.box import Box, NotReady, Program
-from tests.gpu.streams import Moments, Stream
+from tests.gpu.streams import Moments, Stream, Way
 
 SEED = re.compile(rb'"seed": ?(\d+)')
 LAST = b"data: [DONE]"
@@ -41,8 +41,9 @@ def beside(box: Box, engine: Program) -> Program:
     """Start a tap before this engine; it is asked as the engine is."""
     folder = box.logs / "tap"
     folder.mkdir(parents=True, exist_ok=True)
-    host, _, port = engine.base_url.removeprefix("http://").partition(":")
-    program = box.start_own("tap", ["-m", "tests.gpu.tap", host, port, str(folder)], folder, {})
+    way = Way.to(engine, "tap")
+    arguments = ["-m", "tests.gpu.tap", way.host, str(way.port), str(folder)]
+    program = box.start_own("tap", arguments, folder, {})
     program.key = engine.key
     return program
 
@@ -54,12 +55,12 @@ def notes_of(box: Box, streams: Sequence[Stream]) -> dict[int, Note]:
     while True:  # the tap writes once it has passed the last piece on
         lines = (box.logs / "tap" / "notes").read_text().split("\n")[:-1]
         notes = {note.seed: note for note in (Note(**json.loads(line)) for line in lines)}
-        if missing := wanted - notes.keys():
-            if time.monotonic() > deadline:
-                raise NotReady(f"{len(missing)} of {len(wanted)} streams did not pass the tap")
-            time.sleep(0.01)
-            continue
-        return notes
+        missing = wanted - notes.keys()
+        if not missing:
+            return notes
+        if time.monotonic() > deadline:
+            raise NotReady(f"{len(missing)} of {len(wanted)} streams did not pass the tap")
+        time.sleep(0.01)
 
 
 def between(streams: Sequence[Stream], notes: dict[int, Note]) -> dict[str, list[float]]:
