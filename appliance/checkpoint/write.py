@@ -54,16 +54,20 @@ class Writer:
             done = min(self._journal.mark(plan.name), os.fstat(fd).st_size)
             os.ftruncate(fd, done)
             growing = _Growing(fd, plan.name, done, self._journal, self._bar)
-            if done < len(plan.head):
-                write_all(fd, plan.head, 0)
-                growing.count(len(plan.head) - done)
-            position = max(done, len(plan.head))
-            left = after(plan.ranges, position - len(plan.head))
-            for group in groups(left):
-                position += self._copy_group(plan.name, group, fd, position, growing)
-            os.fsync(fd)
+            try:
+                self._fill(plan, fd, done, growing)
+            finally:
+                growing.mark()  # what came stays, also when a server or a person ends it here
         finally:
             os.close(fd)
+
+    def _fill(self, plan: ShardPlan, fd: int, done: int, growing: "_Growing") -> None:
+        if done < len(plan.head):
+            write_all(fd, plan.head, 0)
+            growing.count(len(plan.head) - done)
+        position = max(done, len(plan.head))
+        for group in groups(after(plan.ranges, position - len(plan.head))):
+            position += self._copy_group(plan.name, group, fd, position, growing)
 
     def _copy_group(
         self, name: str, group: Sequence[Piece], fd: int, position: int, growing: "_Growing"
@@ -100,10 +104,14 @@ class _Growing:
         self._done += size
         self._bar.add(size)
         if self._done - self._noted >= MARK_BYTES:
-            os.fsync(self._fd)
-            forget(self._fd, self._noted, self._done - self._noted)
-            self._journal.note(self._name, self._done)
-            self._noted = self._done
+            self.mark()
+
+    def mark(self) -> None:
+        """See to the disk what was counted, and note it for a resume."""
+        os.fsync(self._fd)
+        forget(self._fd, self._noted, self._done - self._noted)
+        self._journal.note(self._name, self._done)
+        self._noted = self._done
 
 
 def write_error(destination: Destination, name: str, cause: OSError) -> WriteError:
