@@ -38,6 +38,7 @@ from appliance.metrics import Metrics
 from appliance.prompt import PromptPolicy
 from appliance.relay import Relay
 from appliance.settings import Settings
+from appliance.statefile import write_private
 from appliance.supervisor import Supervisor
 from appliance.tokenizerwatch import TokenizerWatch
 from appliance.tree import become_subreaper
@@ -138,7 +139,7 @@ async def _serve(
     logins = Logins(settings.login_idle_s, settings.login_s)
     app = build_app(Parts(control, relay, metrics, keys, logins))
     base_url = _address(settings, listener)
-    state.address.write_text(base_url + "\n", encoding="ascii")
+    write_private(state.address, f"{base_url}\n".encode())  # whole as soon as it is there
     log.info("appliance.listening", url=base_url, model=settings.served_model_name)
     _tell_network(settings, listener)
     if settings.engine == "spawn" and settings.memory_guards and (why := pin_memory()):
