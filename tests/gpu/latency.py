@@ -20,6 +20,7 @@ from tests.gpu.streams import Stream, Way, ask_at_once, ask_in_turn, question
 ADDED_S = 0.001  # to the first byte, and between chunks, at p99
 SLOWER = 0.01  # of tokens a second
 RESAMPLES = 100
+APART_S = 0.05  # between the clients' first questions
 PROMPT, SHORT_PROMPT, SHORT_REPLY = 256, 24, 4  # tokens
 WAYS = (DIRECT, THROUGH)
 KINDS = {"ttft_s": "first byte", "gap_s": "between chunks"}
@@ -30,7 +31,8 @@ def latency(stage: Stage, outcome: Outcome) -> None:
 
     Clients ask one thing after the other, as agents do, so that requests come when they come: of
     several sent at the same moment the last ones would miss the engine's next step, and wait for
-    one more, through whatever they come.
+    one more, through whatever they come. They keep their connections, and none begins at the
+    moment of another.
     """
     engine = stage.deep()
     outcome.facts.update(ready_s=engine.ready_s, says=sayings(engine.said()))
@@ -77,9 +79,9 @@ def _round(
         short = [[_timed(stage, dice.randrange(10**9), SHORT_REPLY, SHORT_PROMPT)
                   for _ in range(sizes.firsts)] for _ in range(at_once)]  # fmt: skip
         before, began = cpu_seconds(sidecar.process.pid), time.monotonic()
-        streams = ask_in_turn(way, clients)
+        streams = ask_in_turn(way, clients, APART_S)
         took, cpu = time.monotonic() - began, cpu_seconds(sidecar.process.pid) - before
-        brief = ask_in_turn(way, short)
+        brief = ask_in_turn(way, short, APART_S)
         found[way.name] = {
             "ttft_s": [stream.ttft_s for stream in brief],
             "gap_s": [gap for stream in streams for gap in stream.gaps_s],

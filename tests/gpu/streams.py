@@ -17,6 +17,7 @@ from tests.gpu.box import MODEL, Program
 
 CHAT = "/v1/chat/completions"
 EVENT = b"data: {"  # begins each event but the last one, [DONE]
+LAST_CHUNK = b"\r\n0\r\n\r\n"  # of an answer on a connection that is kept
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Way:
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {self.host}:{self.port}\r\n"
             f"authorization: Bearer {self.key}\r\ncontent-type: application/json\r\n"
-            f"{INJECTION_HEADER}: off\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
+            f"{INJECTION_HEADER}: off\r\ncontent-length: {len(data)}\r\n\r\n"
         )
         return head.encode() + data
 
@@ -106,19 +107,17 @@ def question(words: str, max_tokens: int, **more: Any) -> dict[str, Any]:
     }
 
 
-async def read_stream(way: Way, body: dict[str, Any]) -> Stream:
+async def read_stream(
+    way: Way, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> Stream:
     """Ask once, and return what came when. Raises RuntimeError for anything but a whole stream."""
     request = way.request(body)
-    reader, writer = await asyncio.open_connection(way.host, way.port)
     stream = Stream(time.monotonic(), seed=body.get("seed", 0))
     writer.write(request)
     seen, moments = b"", Moments(stream.moments)
-    try:
-        while data := await reader.read(1 << 16):
-            moments.see(data, time.monotonic())
-            seen += data
-    finally:
-        writer.close()
+    while not seen.endswith(LAST_CHUNK) and (data := await reader.read(1 << 16)):
+        moments.see(data, time.monotonic())
+        seen += data
     _finish(stream, seen)
     return stream
 
@@ -141,14 +140,24 @@ def ask_at_once(way: Way, bodies: Sequence[dict[str, Any]]) -> list[Stream]:
     return ask_in_turn(way, [[body] for body in bodies])
 
 
-def ask_in_turn(way: Way, clients: Sequence[Sequence[dict[str, Any]]]) -> list[Stream]:
-    """Let clients ask at the same time, each one thing after the other; return all streams."""
+def ask_in_turn(
+    way: Way, clients: Sequence[Sequence[dict[str, Any]]], apart_s: float = 0.0
+) -> list[Stream]:
+    """Let clients ask at the same time, each one thing after the other; return all streams.
 
-    async def client(bodies: Sequence[dict[str, Any]]) -> list[Stream]:
-        return [await read_stream(way, body) for body in bodies]
+    Each keeps its connection, as agents do, and begins ``apart_s`` seconds after the one before.
+    """
+
+    async def client(number: int, bodies: Sequence[dict[str, Any]]) -> list[Stream]:
+        await asyncio.sleep(number * apart_s)
+        reader, writer = await asyncio.open_connection(way.host, way.port)
+        try:
+            return [await read_stream(way, body, reader, writer) for body in bodies]
+        finally:
+            writer.close()
 
     async def all_of_them() -> list[Stream]:
-        told = await asyncio.gather(*(client(bodies) for bodies in clients))
+        told = await asyncio.gather(*(client(*each) for each in enumerate(clients)))
         return [stream for streams in told for stream in streams]
 
     gc.collect()

@@ -85,6 +85,7 @@ class Exchange:
 
     asked: float = 0.0
     question: bytes = b""
+    tail: bytes = b""  # of the answer; its last event may come in two pieces
     answer: Moments = field(default_factory=Moments)
 
 
@@ -111,9 +112,11 @@ class Tap:
             while data := await upstream.read(PIECE):
                 now.answer.see(data, time.monotonic())
                 writer.write(data)
-                if LAST in data:
+                now.tail += data
+                if LAST in now.tail:
                     self._write(now)
                     now = Exchange()
+                now.tail = now.tail[-len(LAST) :]
 
         tasks = {asyncio.create_task(ask()), asyncio.create_task(answer())}
         _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
